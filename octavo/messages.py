@@ -6,6 +6,10 @@ decode into these closed types; a frame that does not fit is a fault of the peer
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from typing import Literal
+
 import msgspec
 
 from octavo.config import EngineConfig
@@ -13,6 +17,7 @@ from octavo.request import TokenDelta
 from octavo.sampling_params import SamplingParams
 
 MAX_FRAME_BYTES = 256 * 2**20
+_LENGTH = struct.Struct("<I")
 
 
 class StartEngine(msgspec.Struct, tag="start"):
@@ -62,11 +67,17 @@ class EngineFailed(msgspec.Struct, tag="failed"):
 
 
 class RequestRefused(msgspec.Struct, tag="refused"):
-    """The engine would not take a request (it can never fit)."""
+    """The engine would not take a request.
+
+    `reason`: `invalid`, a field is wrong (`param`); `too_long`, it can never fit; `queue_full`, come back
+    after `retry_after_seconds`; `fault`, the engine broke on it.
+    """
 
     request_id: str
     message: str
+    reason: Literal["invalid", "too_long", "queue_full", "fault"]
     param: str | None = None
+    retry_after_seconds: float = 0.0
 
 
 class StepStarted(msgspec.Struct, tag="step_started"):
@@ -78,10 +89,20 @@ class StepStarted(msgspec.Struct, tag="step_started"):
 
 
 class StepFinished(msgspec.Struct, tag="step_finished"):
-    """A step ended: the tokens it brought and the engine's state after it."""
+    """A step ended: the tokens it brought and the engine's state after it.
+
+    `started_request_ids` left the queue in this step: their prompts began to be computed.
+    """
 
     step_id: int
     deltas: list[TokenDelta]
+    stats: StepStats
+    started_request_ids: list[str] = []
+
+
+class EngineIdle(msgspec.Struct, tag="idle"):
+    """Nothing is left to do; no further message comes until the front sends one."""
+
     stats: StepStats
 
 
@@ -102,4 +123,40 @@ class StepStats(msgspec.Struct):
 
 
 ToEngine = StartEngine | SubmitRequest | AbortRequest | StopEngine
-ToFront = EngineReady | EngineFailed | RequestRefused | StepStarted | StepFinished
+ToFront = EngineReady | EngineFailed | RequestRefused | StepStarted | StepFinished | EngineIdle
+
+
+def encode_frame(message: ToEngine | ToFront) -> bytes:
+    """A message as it goes over the socket: length, then MessagePack body."""
+    body = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into messages of the given union of types.
+
+    Raises:
+        msgspec.MsgspecError, ValueError: from `feed`, when the peer sent something that is no message.
+    """
+
+    def __init__(self, message_type: object) -> None:
+        self._decoder = msgspec.msgpack.Decoder(message_type)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[object]:
+        """Take bytes as they came; yield the messages that are whole by now."""
+        self._buffer += data
+        start, end = 0, len(self._buffer)
+        try:
+            while end - start >= _LENGTH.size:
+                (num_bytes,) = _LENGTH.unpack_from(self._buffer, start)
+                if num_bytes > MAX_FRAME_BYTES:
+                    raise ValueError(f"a frame of {num_bytes} bytes exceeds {MAX_FRAME_BYTES}")
+                body_start = start + _LENGTH.size
+                if end - body_start < num_bytes:
+                    break
+                body = bytes(memoryview(self._buffer)[body_start : body_start + num_bytes])
+                start = body_start + num_bytes
+                yield self._decoder.decode(body)
+        finally:
+            del self._buffer[:start]

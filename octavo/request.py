@@ -57,6 +57,7 @@ class Request:
         arrival_seconds: when the engine received it, on the monotonic clock.
         seed: `params.seed`, or a drawn one; sequence i samples with `seed + i`.
         bad_words_token_ids: `params.bad_words` as token ids (text is not the engine's business).
+        end_token_ids: tokens that end the output: EOS unless it is ignored, and `params.stop_token_ids`.
         sequences: its continuations, `params.n` of them, by choice index.
     """
 
@@ -67,6 +68,7 @@ class Request:
     arrival_seconds: float
     seed: int
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    end_token_ids: frozenset[int] = frozenset()
     sequences: list[Sequence] = field(default_factory=list)
 
     @property

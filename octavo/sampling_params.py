@@ -76,7 +76,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] = ()
     bad_words: Sequence[str] = ()
     skip_special_tokens: bool = True
-    spaces_between_special_tokens: bool = True
+    spaces_between_special_tokens: bool = False
     detokenize: bool = True
 
     def __post_init__(self) -> None:

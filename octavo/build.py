@@ -1,0 +1,141 @@
+"""The composition root: the only file that knows every concrete class.
+
+Puts text parts together without importing torch, and engines with it. Owns no behaviour of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from octavo.checkpoint.source import ModelSource, resolve_model
+from octavo.config import EngineConfig, ModelConfig
+from octavo.control.cache.block_manager import BlockManager
+from octavo.control.cache.cache_size import block_bytes, num_blocks_within
+from octavo.control.engine import Engine
+from octavo.control.scheduler.scheduler import Scheduler
+from octavo.control.text.chat_template import ChatTemplate
+from octavo.control.text.tokenizer import Tokenizer
+from octavo.errors import ConfigError
+from octavo.families import ModelDescription, describe_model
+
+# Share of the memory that is free beside the weights which the KV pool takes unless told otherwise.
+# The rest is for activations, the operating system's file cache and whatever else the machine does.
+DEFAULT_KV_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class TextParts:
+    """What turns text into tokens and back, for one model."""
+
+    source: ModelSource
+    description: ModelDescription
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine turned out to be, in numbers: for admission, doctor and metrics."""
+
+    model_name: str
+    max_model_len: int
+    vocab_size: int
+    num_blocks: int
+    block_size: int
+    kv_bytes: int
+    weight_bytes: int
+    device: str
+    dtype: str
+    kernels: str
+    load_seconds: float
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    engine: Engine
+    facts: EngineFacts
+
+
+def build_text(config: ModelConfig) -> TextParts:
+    """Find the model and load its tokenizer and chat template. Imports no torch.
+
+    Raises:
+        ModelLoadError: there is no such model, or its files are damaged or of an unsupported kind.
+    """
+    source = resolve_model(config.model, revision=config.revision)
+    text_source = source if config.tokenizer is None else resolve_model(config.tokenizer)
+    tokenizer = Tokenizer.load(text_source)
+    return TextParts(
+        source=source,
+        description=describe_model(source),
+        tokenizer=tokenizer,
+        chat_template=ChatTemplate.load(text_source, tokenizer, config.chat_template),
+    )
+
+
+def build_engine(
+    config: EngineConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> EngineParts:
+    """Load the model and make an engine for it.
+
+    Args:
+        on_progress: called with (parameters loaded, parameters in all) while weights load.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        ConfigError: a setting does not fit the model or the machine.
+    """
+    started_seconds = time.monotonic()
+    # Imported here so that text-only users of this file (the front process) never load torch.
+    from octavo.compute.executor.in_process import InProcessExecutor  # noqa: PLC0415
+    from octavo.compute.executor.worker import Worker  # noqa: PLC0415
+
+    description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
+    spec = description.spec
+    max_model_len = _resolve_max_model_len(config.model.max_model_len, spec.max_positions)
+    worker = Worker.load(description, config.compute, on_progress=on_progress)
+    block_size = config.cache.block_size
+    bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element)
+    budget_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * worker.free_memory_bytes())
+    num_blocks = num_blocks_within(budget_bytes, bytes_per_block)
+    worker.allocate_kv(num_blocks, block_size)
+    scheduler = Scheduler(
+        BlockManager(num_blocks, block_size),
+        max_num_seqs=config.scheduler.max_num_seqs,
+        max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
+    )
+    engine = Engine(
+        scheduler,
+        InProcessExecutor(worker),
+        eos_token_ids=description.eos_token_ids,
+        vocab_size=spec.vocab_size,
+        max_model_len=max_model_len,
+        max_queued_requests=config.scheduler.max_queued_requests,
+        seed=config.scheduler.seed,
+    )
+    facts = EngineFacts(
+        model_name=description.source.name,
+        max_model_len=max_model_len,
+        vocab_size=spec.vocab_size,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        kv_bytes=num_blocks * bytes_per_block,
+        weight_bytes=worker.weight_bytes,
+        device=worker.device_name,
+        dtype=worker.dtype_name,
+        kernels=worker.kernels_name,
+        load_seconds=time.monotonic() - started_seconds,
+    )
+    return EngineParts(engine, facts)
+
+
+def _resolve_max_model_len(wanted: int | None, max_positions: int) -> int:
+    if wanted is None:
+        return max_positions
+    if not 1 <= wanted <= max_positions:
+        raise ConfigError(
+            f"--max-model-len must be from 1 to {max_positions}, the model's own limit, not {wanted}"
+        )
+    return wanted

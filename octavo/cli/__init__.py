@@ -1,0 +1,1 @@
+"""The command line: serve, generate, chat, bench, doctor. Translates words and flags; decides nothing."""

@@ -1,0 +1,196 @@
+"""`octavo bench`: runs a benchmark, shows its numbers, keeps them as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octavo.bench.workload import WorkloadSpec
+from octavo.cli.config_flags import (
+    ENGINE_GROUPS,
+    add_config_flags,
+    add_engine_flags,
+    add_model_positional,
+    flag_of,
+    flag_type,
+    read_config,
+    read_engine_config,
+)
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.bench.startup import StartupRun
+    from octavo.bench.throughput import ThroughputReport
+
+# Greedy requests, all at once and without text: these would change nothing.
+_NO_EFFECT = ("model", "seed", "chat_template", "max_queued_requests")
+
+
+def add_command(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "bench", help="measure speed and memory", allow_abbrev=False, description="Measures speed and memory."
+    )
+    benches = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    throughput = benches.add_parser(
+        "throughput",
+        help="tokens per second of a mixed workload, in this process",
+        allow_abbrev=False,
+        usage="octavo bench throughput [MODEL] [flags]",
+        description="Runs a seeded workload of greedy requests, all at once, and reports tokens per second.",
+    )
+    add_model_positional(throughput)
+    _add_output_flag(throughput)
+    add_config_flags(throughput, WorkloadSpec)
+    add_engine_flags(throughput, without=_NO_EFFECT)
+    throughput.set_defaults(run=run_throughput_command, parser=throughput)
+    startup = benches.add_parser(
+        "startup",
+        help="seconds from command to ready server, and its memory",
+        allow_abbrev=False,
+        usage="octavo bench startup [MODEL] [flags]",
+        description="Starts `octavo serve` several times and reports seconds from command to ready.",
+    )
+    add_model_positional(startup)
+    startup.add_argument(
+        "--num-runs", type=flag_type(int), default=3, metavar="N", help="how often to start (default: 3)"
+    )
+    _add_output_flag(startup)
+    add_engine_flags(startup, without=("model",))
+    startup.set_defaults(run=run_startup_command, parser=startup)
+
+
+def run_throughput_command(arguments: argparse.Namespace) -> int:
+    given = vars(arguments)
+    spec = read_config(WorkloadSpec, given)
+    engine_given = {
+        name: value for name, value in given.items() if name not in WorkloadSpec.__dataclass_fields__
+    }
+    config = read_engine_config(engine_given)
+    _check_output(arguments.output)
+    from octavo.bench.throughput import run_throughput  # noqa: PLC0415  (loads half of the package)
+
+    if not sys.stderr.isatty():
+        report = run_throughput(config, spec)
+    else:
+        from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
+        from rich.progress import Progress  # noqa: PLC0415
+
+        with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+            task_id = bar.add_task("Output tokens", total=None)
+            report = run_throughput(
+                config,
+                spec,
+                on_token=lambda made, wanted: bar.update(task_id, completed=made, total=wanted),
+            )
+    _show_throughput(report)
+    _write_output(arguments.output, report.as_json())
+    return 0
+
+
+def run_startup_command(arguments: argparse.Namespace) -> int:
+    given = vars(arguments)
+    if arguments.num_runs < 1:
+        raise ConfigError(f"--num-runs must be at least 1, not {arguments.num_runs}")
+    read_engine_config(given)  # told here, and not by a server that ends
+    _check_output(arguments.output)
+    from octavo.bench.machine import describe_machine  # noqa: PLC0415
+    from octavo.bench.startup import measure_startup  # noqa: PLC0415
+
+    runs = [measure_startup(_serve_arguments(given)) for _ in range(arguments.num_runs)]
+    _show_startup(runs)
+    _write_output(
+        arguments.output,
+        {
+            "benchmark": "startup",
+            "machine": asdict(describe_machine()),
+            "runs": [asdict(run) for run in runs],
+        },
+    )
+    return 0
+
+
+def _serve_arguments(given: dict[str, Any]) -> list[str]:
+    """The engine's flags as `octavo serve` takes them."""
+    arguments = [given["model"]] if "model" in given else []
+    for group in ENGINE_GROUPS:
+        for field in fields(group):
+            if field.name in given and field.name != "model":
+                arguments += [flag_of(field.name), str(given[field.name])]
+    return arguments
+
+
+def _add_output_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers there as JSON")
+
+
+def _check_output(path: Path | None) -> None:
+    """Fail before the work, not after it."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError(f"--output {path}: no file can be written there")
+
+
+def _write_output(path: Path | None, numbers: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from None
+
+
+def _show_throughput(report: ThroughputReport) -> None:
+    facts, machine = report.engine, report.machine
+    rows = [
+        ("output", f"{report.output_tokens_per_second:,.1f} tok/s", f"{report.num_output_tokens:,} tokens"),
+        ("prompt", f"{report.prompt_tokens_per_second:,.1f} tok/s", f"{report.num_prompt_tokens:,} tokens"),
+        ("total", f"{report.total_tokens_per_second:,.1f} tok/s", f"{report.workload.num_requests} requests"),
+        ("time", f"{report.run_seconds:,.2f} s", f"{len(report.steps):,} steps"),
+        ("ready", f"{report.ready_seconds:.2f} s", "from process start"),
+        ("KV waste", f"{report.mean_waste:.2%}", f"mean of steps; at most {report.max_waste:.2%}"),
+        ("KV blocks", f"{report.peak_blocks:,}", f"at the peak, of {facts.num_blocks:,}"),
+        ("preemptions", f"{report.num_preemptions:,}", ""),
+        (
+            "memory",
+            f"{report.peak_rss_bytes / 2**20:,.0f} MB",
+            f"RSS peak, {facts.kv_bytes / 2**20:,.0f} MB KV",
+        ),
+    ]
+    _show(
+        f"{facts.model_name}, {facts.dtype} on {facts.device}, kernels: {facts.kernels}",
+        f"{machine.cpu}, {machine.num_cores} cores, torch {machine.torch}, octavo {machine.octavo}",
+        rows,
+    )
+
+
+def _show_startup(runs: list[StartupRun]) -> None:
+    seconds = [run.ready_seconds for run in runs]
+    rss_bytes = max(run.peak_rss_bytes for run in runs)
+    rows = [
+        ("ready", f"{statistics.median(seconds):.2f} s", f"median of {len(runs)}"),
+        ("fastest", f"{min(seconds):.2f} s", ""),
+        ("slowest", f"{max(seconds):.2f} s", ""),
+        ("memory", f"{rss_bytes / 2**20:,.0f} MB", "RSS peak, front and engine together"),
+    ]
+    _show("Startup of `octavo serve`", None, rows)
+
+
+def _show(title: str, subtitle: str | None, rows: list[tuple[str, str, str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    console.print(title, style="bold", markup=False)
+    if subtitle is not None:
+        console.print(subtitle, style="dim", markup=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="dim")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,1 @@
+"""How plans reach the ranks that calculate, and how results come back."""

@@ -1,0 +1,109 @@
+"""Worker: one rank. Holds the model, the KV bytes and the runner on one device, and obeys plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from octavo.compute.executor.device import (
+    describe_device,
+    free_memory_bytes,
+    resolve_device,
+    resolve_dtype,
+    resolve_num_threads,
+)
+from octavo.compute.kernels import KernelTable, for_device
+from octavo.compute.models.decoder import Decoder
+from octavo.compute.models.weights import load_weights
+from octavo.compute.runner.kv_storage import KvStorage
+from octavo.compute.runner.runner import ModelRunner
+from octavo.config import ComputeConfig
+from octavo.families import ModelDescription
+from octavo.step import StepPlan, StepResult
+
+
+class Worker:
+    """One rank: first loaded, then given its cache, then run."""
+
+    def __init__(self, decoder: Decoder, kernels: KernelTable) -> None:
+        self._decoder = decoder
+        self._kernels = kernels
+        self._runner: ModelRunner | None = None
+
+    @classmethod
+    def load(
+        cls,
+        description: ModelDescription,
+        compute: ComputeConfig,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Worker:
+        """Load a model onto the device of the settings.
+
+        Args:
+            on_progress: called with (parameters loaded, parameters in all) while weights load.
+
+        Raises:
+            ConfigError: the device, format or number of threads cannot be had.
+            CheckpointError: the weights cannot be loaded.
+        """
+        device = resolve_device(compute.device)
+        dtype = resolve_dtype(compute.dtype, device)
+        num_threads = resolve_num_threads(compute.num_threads)
+        torch.set_num_threads(num_threads)
+        kernels = for_device(device, dtype)
+        weights = load_weights(description, dtype=dtype, device=device, on_progress=on_progress)
+        return cls(Decoder(description.spec, weights, kernels), kernels)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._decoder.weight_bytes
+
+    @property
+    def kv_bytes_per_element(self) -> int:
+        """Keys and values are kept in the weights' number format."""
+        return self._decoder.dtype.itemsize
+
+    @property
+    def device_name(self) -> str:
+        return describe_device(self._decoder.device)
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self._decoder.dtype).removeprefix("torch.")
+
+    @property
+    def kernels_name(self) -> str:
+        return self._kernels.name
+
+    def free_memory_bytes(self) -> int:
+        """Memory on the worker's device that can still be allocated, beside the weights."""
+        return free_memory_bytes(self._decoder.device)
+
+    def allocate_kv(self, num_blocks: int, block_size: int) -> None:
+        """Take the memory of the KV cache.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+        storage = KvStorage(
+            self._decoder.spec,
+            self._kernels,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            dtype=self._decoder.dtype,
+            device=self._decoder.device,
+        )
+        self._runner = ModelRunner(self._decoder, storage)
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Calculate one plan.
+
+        Raises:
+            RuntimeError: the worker has no cache yet.
+            Exception: whatever went wrong in the pass; the worker stays usable.
+        """
+        if self._runner is None:
+            raise RuntimeError("allocate_kv must come before the first plan")
+        return self._runner.run(plan)

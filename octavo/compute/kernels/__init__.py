@@ -1,0 +1,129 @@
+"""The kernel table: which function computes each operation on a device, and why that one.
+
+Layers call the table and never an implementation's file. It chooses; it does not calculate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from octavo.compute.kernels import reference, signatures
+from octavo.compute.kernels.cpu import activations, attention, kv_blocks, norms, rotary
+from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
+from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
+from octavo.compute.kernels.signatures import AttentionBatch
+
+__all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """What one operation runs on: `implementation` is "reference" or for example "cpu (avx2)"."""
+
+    operation: str
+    implementation: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelTable:
+    """One function per operation, each as its contract in `signatures` says.
+
+    Attributes:
+        name: the table in a word or two, for logs: "reference", "cpu (avx2)".
+        choices: which implementation each operation has, and why.
+    """
+
+    name: str
+    linear: signatures.Linear
+    rms_norm: signatures.RmsNorm
+    layer_norm: signatures.LayerNorm
+    activate: signatures.ActivationFunction
+    gated_activation: signatures.GatedActivation
+    rotate: signatures.Rotate
+    write_kv: signatures.WriteKv
+    copy_blocks: signatures.CopyBlocks
+    paged_attention: signatures.PagedAttention
+    choices: tuple[KernelChoice, ...]
+
+    def describe(self) -> list[KernelChoice]:
+        """The choices, in the table's order."""
+        return list(self.choices)
+
+
+OPERATIONS = (
+    "linear",
+    "rms_norm",
+    "layer_norm",
+    "activate",
+    "gated_activation",
+    "rotate",
+    "write_kv",
+    "copy_blocks",
+    "paged_attention",
+)
+
+
+def for_device(device: torch.device, dtype: torch.dtype = torch.float32) -> KernelTable:
+    """The best kernels for tensors of this format on this device."""
+    if device.type != "cpu":
+        return reference_table(f"{device.type} runs on torch's own kernels")
+    if dtype is not torch.float32:
+        return reference_table(f"the native CPU kernels compute in float32, not {dtype}")
+    try:
+        return native_table(load_library())
+    except NativeLibraryError as error:
+        return reference_table(str(error))
+
+
+def reference_table(reason: str) -> KernelTable:
+    """Every operation on torch, for the one reason given."""
+    choices = tuple(KernelChoice(operation, "reference", reason) for operation in OPERATIONS)
+    return KernelTable(
+        name="reference",
+        linear=reference.linear,
+        rms_norm=reference.rms_norm,
+        layer_norm=reference.layer_norm,
+        activate=reference.activate,
+        gated_activation=reference.gated_activation,
+        rotate=reference.rotate,
+        write_kv=reference.write_kv,
+        copy_blocks=reference.copy_blocks,
+        paged_attention=reference.paged_attention,
+        choices=choices,
+    )
+
+
+def native_table(library: NativeLibrary) -> KernelTable:
+    """The native kernels where there are some, torch for the rest."""
+    name = f"cpu ({library.isa_name})"
+    native_reasons = {
+        "rms_norm": "one pass over each row",
+        "gated_activation": "SiLU in one pass; other activations take the reference",
+        "rotate": "in place, one pass",
+        "write_kv": "one copy a row",
+        "copy_blocks": "one copy a block",
+        "paged_attention": f"reads the cache in place; head sizes not divisible by {HEAD_DIM_STEP} "
+        "take the reference",
+    }
+    torch_reason = "torch's own kernel is one fast call"
+    choices = tuple(
+        KernelChoice(operation, name, native_reasons[operation])
+        if operation in native_reasons
+        else KernelChoice(operation, "reference", torch_reason)
+        for operation in OPERATIONS
+    )
+    return replace(
+        reference_table(torch_reason),
+        name=name,
+        rms_norm=partial(norms.rms_norm, library),
+        gated_activation=partial(activations.gated_activation, library),
+        rotate=partial(rotary.rotate, library),
+        write_kv=partial(kv_blocks.write_kv, library),
+        copy_blocks=partial(kv_blocks.copy_blocks, library),
+        paged_attention=partial(attention.paged_attention, library),
+        choices=choices,
+    )

@@ -1,0 +1,32 @@
+"""Native RMS norm. Contract: signatures.RmsNorm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from octavo.compute.kernels.cpu.library import NativeLibrary
+from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+
+
+def rms_norm(library: NativeLibrary, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    rows = x.unsqueeze(1) if x.dim() == 2 else x  # [num_outer, num_inner, size]
+    check_rows("x", rows, 3)
+    num_outer, num_inner, size = rows.shape
+    if weight is not None:
+        check_dense("weight", weight, torch.float32, (size,))
+    out = torch.empty(x.shape, dtype=torch.float32)
+    library.functions.octavo_rms_norm(
+        library.isa,
+        rows.data_ptr(),
+        num_outer,
+        num_inner,
+        size,
+        rows.stride(0),
+        rows.stride(1),
+        None if weight is None else weight.data_ptr(),
+        eps,
+        out.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return out

@@ -1,0 +1,77 @@
+// What every instruction-set unit provides: the inner loops, over plain float32 memory.
+// A unit is compiled with its own flags, so nothing here may be inline code that two units would share.
+#pragma once
+#include <cstdint>
+
+namespace octavo {
+
+// One layer's attention call. Strides count floats; see signatures.PagedAttention for the shapes.
+struct AttentionCall {
+    const float* query;
+    int64_t query_token_stride;
+    int64_t query_head_stride;
+    const float* key_blocks;
+    const float* value_blocks;
+    const int32_t* query_starts;
+    const int32_t* context_lengths;
+    const int32_t* block_tables;
+    int64_t block_table_stride;
+    float* out;
+    int32_t num_sequences;
+    int32_t num_heads;
+    int32_t num_kv_heads;
+    int32_t head_dim;
+    int32_t block_size;
+    int32_t window;  // 0: none
+    float scale;
+};
+
+// Neighbouring rows of one sequence, attended together so that K and V come from the L1 cache.
+struct QueryTile {
+    int32_t sequence;
+    int32_t first_row;  // within the sequence's rows of this step
+    int32_t num_rows;
+};
+
+// Softmax-weighted sums of some (row, head) pairs over some tokens, before division. Pairs are ordered
+// by row, then by head of the group; `weighted` is [num_pairs][head_dim].
+struct AttentionPartial {
+    float* max;
+    float* sum;
+    float* weighted;
+};
+
+// [num_outer, num_inner, size] with a contiguous last dim; strides count floats.
+struct StridedRows {
+    int64_t num_outer;
+    int64_t num_inner;
+    int64_t size;
+    int64_t outer_stride;
+    int64_t inner_stride;
+};
+
+struct IsaKernels {
+    const char* name;
+    // Attend the tile's rows to the tokens first_token .. end_token - 1 that they may see.
+    void (*attend_tokens)(const AttentionCall&, const QueryTile&, int kv_head, int first_token, int end_token,
+                          const AttentionPartial&);
+    // total = total + part, in the softmax sense.
+    void (*merge_partials)(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part);
+    // Divide and store the tile's rows.
+    void (*store_attention)(const AttentionCall&, const QueryTile&, int kv_head, const AttentionPartial&);
+    void (*rms_norm)(const StridedRows&, const float* x, const float* weight, float eps, int64_t first_outer,
+                     int64_t end_outer, float* out);
+    void (*rotate)(const StridedRows&, float* x, const float* cos, const float* sin, const int64_t* positions,
+                   int64_t first_token, int64_t end_token);
+    void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
+                       int64_t first_row, int64_t end_row, float* out);
+};
+
+// Attention is computed in pieces of this many tokens, counted from the start of the sequence, each by
+// itself and then merged in order: cuts that no batch, tile or thread count can move.
+constexpr int kPieceTokens = 256;
+
+extern const IsaKernels kGenericKernels;
+extern const IsaKernels kAvx2Kernels;  // linked in only where the build defines OCTAVO_HAS_AVX2
+
+}  // namespace octavo

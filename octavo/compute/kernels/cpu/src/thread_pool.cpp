@@ -1,0 +1,128 @@
+#include "thread_pool.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace octavo {
+namespace {
+
+// About as long as the gap between two kernels of one step; longer would take CPU from torch's threads.
+constexpr auto kSpinTime = std::chrono::microseconds(20);
+
+void pause_briefly() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+template <typename Condition>
+bool spin_until(Condition condition) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (condition()) return true;
+            pause_briefly();
+        }
+    } while (std::chrono::steady_clock::now() < deadline);
+    return condition();
+}
+
+struct Job {
+    int64_t num_items;
+    int num_threads;
+    ItemFunction function;
+    void* context;
+    std::atomic<int64_t> next_item{0};
+
+    void work(int worker) {
+        for (int64_t item; (item = next_item.fetch_add(1, std::memory_order_relaxed)) < num_items;)
+            function(context, item, worker);
+    }
+};
+
+class ThreadPool {
+  public:
+    void run(Job& job) {
+        std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+        if (!turn.owns_lock()) return job.work(0);
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            while (num_workers_ < job.num_threads - 1) start_worker();
+            job_ = &job;
+            generation_.fetch_add(1, std::memory_order_release);
+        }
+        job_came_.notify_all();
+        job.work(0);
+        // No more workers may join; those inside must leave before the job's memory goes away. A worker
+        // that is still asleep is not waited for.
+        std::unique_lock<std::mutex> lock(mutex_);
+        job_ = nullptr;
+        if (num_inside_.load() == 0) return;
+        lock.unlock();
+        if (spin_until([this] { return num_inside_.load(std::memory_order_acquire) == 0; })) return;
+        lock.lock();
+        workers_left_.wait(lock, [this] { return num_inside_.load() == 0; });
+    }
+
+  private:
+    void start_worker() {
+        const int worker = ++num_workers_;
+        // Detached: a worker sleeps until the process ends.
+        std::thread([this, worker] { serve(worker); }).detach();
+    }
+
+    void serve(int worker) {
+        uint64_t seen = 0;
+        for (;;) {
+            spin_until([&] { return generation_.load(std::memory_order_acquire) != seen; });
+            std::unique_lock<std::mutex> lock(mutex_);
+            job_came_.wait(lock, [&] { return generation_.load() != seen; });
+            seen = generation_.load();
+            Job* job = job_;
+            if (job == nullptr || worker >= job->num_threads) continue;
+            num_inside_.fetch_add(1);
+            lock.unlock();
+            job->work(worker);
+            lock.lock();
+            if (num_inside_.fetch_sub(1, std::memory_order_release) == 1) workers_left_.notify_one();
+        }
+    }
+
+    std::mutex turn_;   // held by the caller whose job it is
+    std::mutex mutex_;  // guards all below; the atomics may be read without it
+    std::condition_variable job_came_, workers_left_;
+    std::atomic<uint64_t> generation_{0};
+    std::atomic<int> num_inside_{0};
+    int num_workers_ = 0;
+    Job* job_ = nullptr;
+};
+
+ThreadPool* g_pool = nullptr;
+std::once_flag g_pool_once;
+
+// Never destroyed: workers may still sleep in it when the process ends. A forked child has no workers,
+// so it gets a new pool.
+ThreadPool& pool() {
+    std::call_once(g_pool_once, [] {
+        g_pool = new ThreadPool;
+        pthread_atfork(nullptr, nullptr, [] { g_pool = new ThreadPool; });
+    });
+    return *g_pool;
+}
+
+}  // namespace
+
+void run_parallel(int64_t num_items, int num_threads, ItemFunction function, void* context) {
+    Job job{num_items, num_threads, function, context};
+    if (num_threads <= 1 || num_items <= 1) return job.work(0);
+    pool().run(job);
+}
+
+}  // namespace octavo

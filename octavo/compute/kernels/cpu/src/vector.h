@@ -1,0 +1,86 @@
+// Eight floats at a time, in the compiler's vector extensions: each unit's flags decide what they become
+// (AVX2: one register; SSE2 and NEON: two). Include only inside an instruction-set unit.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace octavo {
+namespace {
+
+constexpr int kLanes = 8;
+typedef float Vec __attribute__((vector_size(32)));
+typedef int32_t IntVec __attribute__((vector_size(32)));
+
+#define OCTAVO_INLINE inline __attribute__((always_inline))
+
+OCTAVO_INLINE Vec load(const float* from) {
+    Vec v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+OCTAVO_INLINE void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+
+OCTAVO_INLINE Vec broadcast(float x) { return Vec{x, x, x, x, x, x, x, x}; }
+
+// The second operand wins against NaN, so a NaN in `b` survives.
+OCTAVO_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+
+// The lanes' sums of four vectors. One fixed tree: a sum's bits never depend on its neighbours.
+OCTAVO_INLINE void store_sums(float* to, Vec a, Vec b, Vec c, Vec d) {
+#if defined(__AVX2__)
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps((__m256)a, (__m256)b), _mm256_hadd_ps((__m256)c, (__m256)d));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+    const Vec all[4] = {a, b, c, d};
+    for (int i = 0; i < 4; ++i) {
+        const Vec v = all[i];
+        to[i] = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+    }
+#endif
+}
+
+OCTAVO_INLINE float sum_lanes(Vec v) {
+    return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+}
+
+OCTAVO_INLINE float max_lanes(Vec v) {
+    float largest = v[0];
+    for (int i = 1; i < kLanes; ++i) largest = largest > v[i] ? largest : v[i];
+    return largest;
+}
+
+// e^x, within 2 units in the last place on [-87.3, 88]; 0 below; e^88 above; NaN stays NaN.
+// Cody-Waite reduction and the Cephes polynomial (S. Moshier, expf).
+OCTAVO_INLINE Vec exp(Vec x) {
+    const Vec low = broadcast(-87.3f), high = broadcast(88.0f);
+    const IntVec is_tiny = x < low;
+    // Comparisons are written so that NaN fails them and is kept.
+    x = x > high ? high : x;
+    x = x < low ? low : x;
+    const Vec rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+    const Vec shifted = x * broadcast(1.44269504088896341f) + rounder;
+    const Vec n = shifted - rounder;
+    Vec r = x - n * broadcast(0.693359375f);
+    r = r - n * broadcast(-2.12194440e-4f);
+    Vec p = broadcast(1.9875691500e-4f);
+    p = p * r + broadcast(1.3981999507e-3f);
+    p = p * r + broadcast(8.3334519073e-3f);
+    p = p * r + broadcast(4.1665795894e-2f);
+    p = p * r + broadcast(1.6666665459e-1f);
+    p = p * r + broadcast(5.0000001201e-1f);
+    const Vec y = (p * (r * r) + r) + broadcast(1.0f);
+    IntVec bits, rounder_bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    std::memcpy(&rounder_bits, &rounder, sizeof rounder_bits);
+    const IntVec power_bits = (bits - rounder_bits + 127) << 23;
+    Vec power;
+    std::memcpy(&power, &power_bits, sizeof power);
+    return is_tiny ? broadcast(0.0f) : y * power;
+}
+
+}  // namespace
+}  // namespace octavo

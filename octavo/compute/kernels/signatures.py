@@ -1,0 +1,144 @@
+"""Contracts of the kernels: shapes, number formats and what is written in place.
+
+Every implementation (reference, cpu, later triton) obeys these, and tests hold it against the
+reference. Nothing here calculates. "Rows may be strided" means: the last dim is contiguous, the
+strides of the others are free, so that a slice of a fused projection needs no copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from octavo.model_spec import Activation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionBatch:
+    """Which rows of a step belong to which sequence, and where their keys and values lie.
+
+    The step's KV must have been written (`write_kv`) before attention runs. A sequence with one row
+    decodes, one with more prefills; both kinds may stand in one batch.
+
+    Attributes:
+        query_starts: int32 [num_sequences + 1]; rows query_starts[s] to query_starts[s + 1] - 1 are
+            sequence s's, at least one; the last entry is num_tokens.
+        context_lengths: int32 [num_sequences]; tokens in the cache, this step's included.
+        block_tables: int32 [num_sequences, max_blocks]; entries past a sequence's context are not read.
+        max_query_length: the most rows of any sequence.
+        max_context_length: the largest of context_lengths.
+    """
+
+    query_starts: Tensor
+    context_lengths: Tensor
+    block_tables: Tensor
+    max_query_length: int
+    max_context_length: int
+
+    @property
+    def num_sequences(self) -> int:
+        return self.context_lengths.shape[0]
+
+
+class Linear(Protocol):
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x @ weight.T + bias.  x [num_tokens, in], weight [out, in], bias [out] -> [num_tokens, out]."""
+        ...
+
+
+class RmsNorm(Protocol):
+    def __call__(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+        """x / sqrt(mean(x^2) + eps) * weight over the last dim (arXiv:1910.07467).
+
+        x [..., size], rows may be strided; weight [size] or None -> a new contiguous tensor of x's
+        shape. Statistics are taken in float32.
+        """
+        ...
+
+
+class LayerNorm(Protocol):
+    def __call__(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        """(x - mean) / sqrt(var + eps) * weight + bias over the last dim (arXiv:1607.06450).
+
+        x [..., size], weight and bias [size] or None -> a new tensor of x's shape.
+        """
+        ...
+
+
+class ActivationFunction(Protocol):
+    def __call__(self, x: Tensor, activation: Activation) -> Tensor:
+        """activation(x), elementwise; a new contiguous tensor of x's shape [num_tokens, size]."""
+        ...
+
+
+class GatedActivation(Protocol):
+    def __call__(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
+        """activation(gate) * up (arXiv:2002.05202).
+
+        gate, up [num_tokens, size], rows may be strided -> a new contiguous [num_tokens, size].
+        """
+        ...
+
+
+class Rotate(Protocol):
+    def __call__(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> None:
+        """Rotary positions (arXiv:2104.09864) in "neox" halves, IN PLACE on query and key.
+
+        With h = head_dim / 2, a = x[..., :h], b = x[..., h:]:  a' = a cos - b sin,  b' = b cos + a sin.
+
+        query [num_tokens, num_heads, head_dim], key [num_tokens, num_kv_heads, head_dim]: rows may be
+        strided. cos, sin [max_positions, head_dim // 2] float32. positions int64 [num_tokens], each
+        below max_positions.
+        """
+        ...
+
+
+class WriteKv(Protocol):
+    def __call__(
+        self, key: Tensor, value: Tensor, key_blocks: Tensor, value_blocks: Tensor, slots: Tensor
+    ) -> None:
+        """Put each token's key and value into its slot of one layer's blocks, IN PLACE.
+
+        key, value [num_tokens, num_kv_heads, head_dim], rows may be strided. key_blocks, value_blocks
+        [num_blocks, num_kv_heads, block_size, head_dim], contiguous. slots int64 [num_tokens]:
+        block_id * block_size + offset, no two equal.
+        """
+        ...
+
+
+class CopyBlocks(Protocol):
+    def __call__(
+        self, kv_layers: Sequence[tuple[Tensor, Tensor]], source_ids: Sequence[int], target_ids: Sequence[int]
+    ) -> None:
+        """Copy whole blocks in every layer, IN PLACE: block source_ids[i] onto target_ids[i].
+
+        One copy after another in the order given, so a block may be a target first and a source later.
+        kv_layers: (key_blocks, value_blocks) of each layer, shaped as in `WriteKv`.
+        """
+        ...
+
+
+class PagedAttention(Protocol):
+    def __call__(
+        self,
+        query: Tensor,
+        key_blocks: Tensor,
+        value_blocks: Tensor,
+        batch: AttentionBatch,
+        scale: float,
+        window: int | None = None,
+    ) -> Tensor:
+        """Causal softmax attention over the paged cache (arXiv:2309.06180).
+
+        Row i of a sequence with q rows and context c stands at position p = c - q + i and sees the
+        positions 0 to p; with a window w only p - w + 1 to p. Query head h reads KV head
+        h // (num_heads / num_kv_heads). Slots that no row may see are never read: they may hold NaN.
+
+        query [num_tokens, num_heads, head_dim], rows may be strided. key_blocks, value_blocks
+        [num_blocks, num_kv_heads, block_size, head_dim], contiguous, one layer's. Softmax in float32.
+        -> a new contiguous [num_tokens, num_heads, head_dim].
+        """
+        ...

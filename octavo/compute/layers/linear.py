@@ -1,0 +1,35 @@
+"""Linear layers, alone or several stacked into one product. Owns weights; multiplies through the table."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from octavo.compute.kernels import KernelTable
+
+
+class Linear:
+    """`x @ weight.T + bias`, over the last dim of x [num_tokens, in_size] -> [num_tokens, out_size]."""
+
+    def __init__(self, kernels: KernelTable, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight  # [out_size, in_size]
+        self.bias = bias  # [out_size]
+        self._linear = kernels.linear
+
+    @classmethod
+    def take(cls, kernels: KernelTable, weights: dict[str, Tensor], *names: str) -> Self:
+        """Take `<name>.weight` and `<name>.bias` (where there is one) out of `weights`.
+
+        Several names are stacked by rows in that order: one product over the same input is faster than
+        several small ones.
+        """
+        matrices = [weights.pop(f"{name}.weight") for name in names]
+        biases = [weights.pop(f"{name}.bias") for name in names if f"{name}.bias" in weights]
+        if len(names) == 1:
+            return cls(kernels, matrices[0], biases[0] if biases else None)
+        return cls(kernels, torch.cat(matrices), torch.cat(biases) if biases else None)
+
+    def __call__(self, x: Tensor) -> Tensor:  # [num_tokens, in_size]
+        return self._linear(x, self.weight, self.bias)

@@ -1,0 +1,28 @@
+"""The feed-forward part of a decoder layer. Owns its projections."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from octavo.compute.kernels import KernelTable
+from octavo.compute.layers.linear import Linear
+from octavo.model_spec import MlpSpec
+
+
+class Mlp:
+    """`down(act(gate(x)) * up(x))` if gated, else `down(act(up(x)))`."""
+
+    def __init__(self, kernels: KernelTable, spec: MlpSpec, weights: dict[str, Tensor], prefix: str) -> None:
+        self._kernels = kernels
+        self._spec = spec
+        names = ("mlp.gate", "mlp.up") if spec.is_gated else ("mlp.up",)
+        self._expand = Linear.take(kernels, weights, *(prefix + name for name in names))
+        self._down = Linear.take(kernels, weights, f"{prefix}mlp.down")
+
+    def __call__(self, x: Tensor) -> Tensor:  # [num_tokens, hidden_size]
+        expanded = self._expand(x)
+        if self._spec.is_gated:
+            size = self._spec.intermediate_size
+            gate, up = expanded[:, :size], expanded[:, size:]
+            return self._down(self._kernels.gated_activation(gate, up, self._spec.activation))
+        return self._down(self._kernels.activate(expanded, self._spec.activation))

@@ -1,0 +1,1 @@
+"""The decoder that every family shares, and the readers that fill it with a checkpoint's weights."""

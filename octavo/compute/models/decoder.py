@@ -1,0 +1,117 @@
+"""The one forward pass, for every family: built from a DecoderSpec and its weights.
+
+Owns the order of layers; shapes come from the spec, arithmetic from the kernel table. It knows no
+checkpoint and no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from octavo.compute.kernels import KernelTable
+from octavo.compute.layers.attention import Attention, AttentionInputs, KvLayer
+from octavo.compute.layers.embedding import Embedding
+from octavo.compute.layers.linear import Linear
+from octavo.compute.layers.mlp import Mlp
+from octavo.compute.layers.norm import Norm
+from octavo.compute.layers.rotary import RotaryTables, build_rotary_tables
+from octavo.model_spec import DecoderSpec, RopeSpec
+
+
+class DecoderLayer:
+    """`x += attention(norm(x)); x += mlp(norm(x))`, in place."""
+
+    def __init__(
+        self,
+        kernels: KernelTable,
+        spec: DecoderSpec,
+        weights: dict[str, Tensor],
+        layer_index: int,
+        rotary: RotaryTables | None,
+    ) -> None:
+        prefix = f"layers.{layer_index}."
+        self._attention_norm = Norm.take(kernels, spec.norm, weights, f"{prefix}attention_norm")
+        self._attention = Attention(
+            kernels,
+            spec.attention,
+            weights,
+            prefix,
+            window=spec.attention.window_by_layer[layer_index],
+            rotary=rotary,
+        )
+        self._mlp_norm = Norm.take(kernels, spec.norm, weights, f"{prefix}mlp_norm")
+        self._mlp = Mlp(kernels, spec.mlp, weights, prefix)
+
+    def __call__(self, hidden: Tensor, inputs: AttentionInputs, kv: KvLayer) -> None:
+        # hidden: [num_tokens, hidden_size], changed in place
+        hidden += self._attention(self._attention_norm(hidden), inputs, kv)
+        hidden += self._mlp(self._mlp_norm(hidden))
+
+
+class Decoder:
+    """A decoder-only language model on one device."""
+
+    def __init__(self, spec: DecoderSpec, weights: dict[str, Tensor], kernels: KernelTable) -> None:
+        """Build from `weights`, which holds exactly `spec.parameter_shapes()` and is emptied.
+
+        Emptied, so that tensors which are stacked into one product do not stay in memory twice.
+
+        Raises:
+            ValueError: a tensor is missing, left over or of another shape.
+        """
+        _check_shapes(spec, weights)
+        self.spec = spec
+        self.weight_bytes = sum(tensor.nbytes for tensor in weights.values())
+        self._embedding = Embedding(spec.positions, weights)
+        self.device = self._embedding.weight.device
+        self.dtype = self._embedding.weight.dtype
+        rotary = None
+        if isinstance(spec.positions, RopeSpec):
+            rotary = build_rotary_tables(
+                spec.positions,
+                spec.attention.head_dim,
+                spec.max_positions,
+                factors=weights.pop("positions.rope_factors", None),
+                device=self.device,
+            )
+        self._layers = [
+            DecoderLayer(kernels, spec, weights, index, rotary) for index in range(spec.num_layers)
+        ]
+        self._final_norm = Norm.take(kernels, spec.norm, weights, "final_norm")
+        if spec.is_head_tied:
+            self._head = Linear(kernels, self._embedding.weight, weights.pop("head.bias", None))
+        else:
+            self._head = Linear.take(kernels, weights, "head")
+
+    def forward(self, token_ids: Tensor, inputs: AttentionInputs, kv_layers: Sequence[KvLayer]) -> Tensor:
+        """Push tokens through all layers; their keys and values are written to the cache.
+
+        Args:
+            token_ids: [num_tokens] int64.
+            inputs: where the tokens stand.
+            kv_layers: the cache of each layer.
+
+        Returns:
+            [num_tokens, hidden_size], before the final norm: what `logits` takes rows of.
+        """
+        hidden = self._embedding(token_ids, inputs.positions)
+        for layer, kv in zip(self._layers, kv_layers, strict=True):
+            layer(hidden, inputs, kv)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[num_rows, hidden_size] -> [num_rows, vocab_size] float32: scores of the next token."""
+        return self._head(self._final_norm(hidden)).float()
+
+
+def _check_shapes(spec: DecoderSpec, weights: dict[str, Tensor]) -> None:
+    wanted = spec.parameter_shapes()
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != wanted:
+        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ValueError(
+            f"the weights do not fit the spec: {names[0]!r} should be {wanted.get(names[0])}, "
+            f"not {found.get(names[0])} ({len(names)} such tensors)"
+        )

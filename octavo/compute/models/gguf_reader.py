@@ -1,0 +1,53 @@
+"""Reads tensors from a GGUF file as float32, a few rows at a time, so that little is unpacked at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from octavo.checkpoint.gguf import GgufFile
+from octavo.compute.quantization.ggml_blocks import dequantize
+
+
+class GgufReader:
+    """The tensors of one GGUF file. Opening it checks the whole header; see GgufFile."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = GgufFile(path)
+
+    def stored_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self._file.tensors.items()}
+
+    def path_of(self, name: str) -> Path:
+        return self._file.path
+
+    def check_readable(self, name: str) -> None:
+        """Nothing is left to check: a file with any other number format does not open."""
+
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of a tensor, as float32 in memory of their own."""
+        tensor = self._file.tensors[name]
+        row_shape = tensor.shape[1:]
+        row_size = math.prod(row_shape)
+        block_size, block_bytes = tensor.type.block_size, tensor.type.block_bytes
+        # Only a quantised vector has rows (single values) that begin inside a block.
+        first_block = start * row_size // block_size
+        last_block = -(-stop * row_size // block_size)
+        view = self._file.tensor_bytes(tensor, first_block * block_bytes, last_block * block_bytes)
+        blocks = torch.frombuffer(view, dtype=torch.uint8).view(-1, block_bytes)
+        values = dequantize(blocks, tensor.type).flatten()
+        skipped = start * row_size - first_block * block_size
+        rows = values[skipped : skipped + (stop - start) * row_size].view(stop - start, *row_shape)
+        # F32 needs no unpacking, so it would still be a view of the file.
+        return rows.clone() if tensor.type.name == "F32" else rows
+
+    def release(self, name: str) -> None:
+        """Let go of the memory that reading the tensor took."""
+        self._file.release(self._file.tensors[name])
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,180 @@
+"""Loads a checkpoint's weights into exactly the parameters that the spec asks for, or not at all.
+
+Names and shapes are all checked against the files' headers before the first weight is read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from octavo.checkpoint.source import SourceKind
+from octavo.compute.models.gguf_reader import GgufReader
+from octavo.compute.models.safetensors_reader import SafetensorsReader
+from octavo.errors import CheckpointError, ModelLoadError
+from octavo.families import ModelDescription, TensorSource
+
+# Values that are unpacked at a time: enough to make each call worth it, few enough to stay in cache.
+_CHUNK_VALUES = 1 << 18
+
+
+class TensorReader(Protocol):
+    """What a checkpoint format must offer."""
+
+    def stored_shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+    def path_of(self, name: str) -> Path: ...
+    def check_readable(self, name: str) -> None: ...
+    def read_rows(self, name: str, start: int, stop: int) -> Tensor: ...
+    def release(self, name: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def load_weights(
+    description: ModelDescription,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Tensor]:
+    """Every parameter of `description.spec`, by name, contiguous, on `device`.
+
+    Args:
+        dtype: what all parameters are converted to, whatever the checkpoint stores.
+        on_progress: called with (values loaded, values in all) after each parameter.
+
+    Raises:
+        CheckpointError: a file is damaged, or a tensor is missing, unexpected or of the wrong shape.
+        UnsupportedModelError: a tensor's number format is not read.
+        ModelLoadError: the weights do not fit in memory.
+    """
+    is_gguf = description.source.kind is SourceKind.GGUF
+    path = description.source.path
+    reader: TensorReader = GgufReader(path) if is_gguf else SafetensorsReader(path)
+    try:
+        shapes = description.spec.parameter_shapes()
+        stored_names = _match_names(description, shapes, reader)
+        _check_stored(description, shapes, stored_names, reader)
+        num_loaded, num_values = 0, sum(math.prod(shape) for shape in shapes.values())
+        weights: dict[str, Tensor] = {}
+        with _one_thread():
+            for name, shape in shapes.items():
+                weight = _allocate(shape, dtype, device, path)
+                _read_into(weight, description.weight_map[name], stored_names[name], reader)
+                reader.release(stored_names[name])
+                weights[name] = weight
+                num_loaded += weight.numel()
+                if on_progress is not None:
+                    on_progress(num_loaded, num_values)
+        return weights
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Unpacking is thousands of short operations; torch's threads would mostly wait for one another."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _match_names(
+    description: ModelDescription, shapes: Mapping[str, tuple[int, ...]], reader: TensorReader
+) -> dict[str, str]:
+    """Parameter -> the name of the stored tensor that it comes from."""
+    stored = reader.stored_shapes()
+    matches: dict[str, str] = {}
+    missing: list[str] = []
+    for name in shapes:
+        candidates = description.weight_map[name].names
+        found = next((candidate for candidate in candidates if candidate in stored), None)
+        if found is None:
+            missing.append(candidates[0])
+        else:
+            matches[name] = found
+    if missing:
+        others = _and_others(missing)
+        raise CheckpointError(description.source.path, f"is missing{others}", tensor=missing[0])
+    used = set(matches.values())
+    ignored = [re.compile(pattern) for pattern in description.ignored_tensors]
+    unexpected = [
+        name
+        for name in stored
+        if name not in used and not any(pattern.fullmatch(name) for pattern in ignored)
+    ]
+    if unexpected:
+        reason = f"is not part of a {description.family} model as its settings describe it"
+        raise CheckpointError(
+            reader.path_of(unexpected[0]), reason + _and_others(unexpected), tensor=unexpected[0]
+        )
+    return matches
+
+
+def _and_others(names: list[str]) -> str:
+    return f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+
+
+def _check_stored(
+    description: ModelDescription,
+    shapes: Mapping[str, tuple[int, ...]],
+    stored_names: Mapping[str, str],
+    reader: TensorReader,
+) -> None:
+    stored = reader.stored_shapes()
+    for name, shape in shapes.items():
+        wanted = description.weight_map[name].stored_shape(shape)
+        stored_name = stored_names[name]
+        if stored[stored_name] != wanted:
+            reason = f"has shape {list(stored[stored_name])}, but the settings ask for {list(wanted)}"
+            raise CheckpointError(reader.path_of(stored_name), reason, tensor=stored_name)
+        reader.check_readable(stored_name)
+
+
+def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, path: Path) -> Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, device=device)
+    except RuntimeError as error:  # includes torch.OutOfMemoryError
+        reason = str(error).strip().splitlines()[0]
+        raise ModelLoadError(f"{path}: the weights do not fit in the memory of {device}: {reason}") from None
+
+
+def _read_into(weight: Tensor, source: TensorSource, stored_name: str, reader: TensorReader) -> None:
+    start, stop = (0, weight.shape[0]) if source.rows is None else (source.rows.start, source.rows.stop)
+    if source.is_transposed:
+        # Our rows are its columns; such matrices are small enough to be read in one piece.
+        num_stored_rows = reader.stored_shapes()[stored_name][0]
+        weight.copy_(reader.read_rows(stored_name, 0, num_stored_rows).T[start:stop])
+        return
+    rows_per_head = None
+    if source.interleaved_heads is not None:
+        rows_per_head = weight.shape[0] // source.interleaved_heads
+    for first, last in _row_chunks(weight, rows_per_head or 1):
+        rows = reader.read_rows(stored_name, start + first, start + last)
+        if rows_per_head is not None:
+            rows = _separate_halves(rows, rows_per_head)
+        weight[first:last].copy_(rows)
+
+
+def _row_chunks(weight: Tensor, multiple: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, each a multiple of `multiple` long, of about _CHUNK_VALUES values."""
+    num_rows = weight.shape[0]
+    row_size = weight.numel() // num_rows
+    step = max(1, _CHUNK_VALUES // (row_size * multiple)) * multiple
+    for first in range(0, num_rows, step):
+        yield first, min(first + step, num_rows)
+
+
+def _separate_halves(rows: Tensor, rows_per_head: int) -> Tensor:
+    """Rows (0, half, 1, half + 1, ...) of each head -> (0, 1, ..., half, half + 1, ...)."""
+    pairs = rows.view(-1, rows_per_head // 2, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).reshape(rows.shape)

@@ -1,0 +1,1 @@
+"""From a plan to a result on one device: integers become tensors, tensors become tokens."""

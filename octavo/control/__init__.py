@@ -1,0 +1,1 @@
+"""The control plane: decides what runs when. Integers and text; no tensors."""

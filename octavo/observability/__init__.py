@@ -1,0 +1,1 @@
+"""What the server tells about itself: numbers for Prometheus. Looks on; changes nothing."""

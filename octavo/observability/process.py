@@ -1,0 +1,53 @@
+"""What /proc says about a process and its children: age and memory. Linux only; reads, never writes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def seconds_since_process_start() -> float:
+    """What a person has waited for this process so far, interpreter and imports included."""
+    started_ticks = int(_stat_fields(os.getpid())[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_rss_bytes(process_id: int) -> int:
+    """Resident memory of a process and its living descendants, each at its own peak.
+
+    Each process counts the pages that it shares with others too, so this is an upper bound.
+    """
+    return sum(_peak_of_one(member) for member in _family(process_id))
+
+
+def _family(process_id: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int(_stat_fields(int(entry.name))[1])
+            except OSError:  # it ended meanwhile
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    family, unvisited = set[int](), [process_id]
+    while unvisited:
+        member = unvisited.pop()
+        family.add(member)
+        unvisited += children.get(member, ())
+    return family
+
+
+def _peak_of_one(process_id: int) -> int:
+    try:
+        lines = (_PROC / str(process_id) / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def _stat_fields(process_id: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third (state) on; the second may hold spaces."""
+    return (_PROC / str(process_id) / "stat").read_text().rpartition(")")[2].split()

@@ -1,0 +1,222 @@
+"""Generation: all the choices of one HTTP request, from token deltas to text deltas.
+
+Owns the sequences' texts and stop strings, the counting for `usage`, and the abort when the client
+leaves. Knows no wire format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.types import Receive
+
+from octavo.control.text.output_text import OutputText
+from octavo.control.text.tokenizer import Tokenizer
+from octavo.errors import OctavoError, RequestFailedError
+from octavo.request import FinishReason, TokenDelta, TokenLogprobs
+from octavo.sampling_params import SamplingParams
+from octavo.server.front import Front
+from octavo.server.inbox import Inbox
+
+
+class ClientGoneError(OctavoError):
+    """The client closed its connection; nobody will read an answer."""
+
+
+@dataclass(slots=True)
+class ChoiceDelta:
+    """What one choice gained. `choice_index` is prompt_index * n + index, as in the OpenAI API."""
+
+    choice_index: int
+    prompt_index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One sequence's text so far, and what waits for text to go out with."""
+
+    output_text: OutputText
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+class Generation:
+    """One HTTP request's prompts and choices.
+
+    Args:
+        front: where to submit.
+        prompts: token ids of each prompt.
+        params: how to decode; the same for each prompt.
+
+    Attributes:
+        prompt_logprobs: by prompt index, once its first delta has come, if the params ask for them.
+    """
+
+    def __init__(
+        self,
+        front: Front,
+        tokenizer: Tokenizer,
+        prompts: Sequence[list[int]],
+        params: SamplingParams,
+        *,
+        bad_words_token_ids: tuple[tuple[int, ...], ...] = (),
+        arrival_seconds: float | None = None,
+    ) -> None:
+        self.prompts = prompts
+        self.params = params
+        self.num_output_tokens = 0
+        self.num_cached_tokens = 0
+        self.prompt_logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
+        self._front = front
+        self._bad_words_token_ids = bad_words_token_ids
+        self._arrival_seconds = time.monotonic() if arrival_seconds is None else arrival_seconds
+        self._inbox = Inbox()
+        self._request_ids: list[str] = []
+        self._seen_prompts: set[int] = set()
+        self._choices = [
+            _Choice(OutputText(tokenizer, params, prompt)) for prompt in prompts for _ in range(params.n)
+        ]
+        self._num_open = len(self._choices)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(map(len, self.prompts))
+
+    @property
+    def num_choices(self) -> int:
+        return len(self._choices)
+
+    def describe(self) -> str:
+        """One line for the log: sizes, how it ended, how long it took."""
+        reasons = sorted({str(choice.finish_reason or FinishReason.ABORT) for choice in self._choices})
+        seconds = time.monotonic() - self._arrival_seconds
+        return (
+            f"{self.num_prompt_tokens} prompt + {self.num_output_tokens} output tokens, "
+            f"{self.num_choices} choices, {'+'.join(reasons)}, {seconds:.2f} s"
+        )
+
+    async def start(self) -> None:
+        """Submit all prompts and wait until the engine began with the first.
+
+        Raises:
+            OctavoError: it was refused; nothing of it goes on.
+        """
+        try:
+            for prompt_index, prompt in enumerate(self.prompts):
+                self._request_ids.append(
+                    self._front.submit(
+                        prompt,
+                        self.params,
+                        self._inbox,
+                        prompt_index=prompt_index,
+                        bad_words_token_ids=self._bad_words_token_ids,
+                        arrival_seconds=self._arrival_seconds,
+                    )
+                )
+            await self._inbox.wait_started()
+        except BaseException:
+            self.close()
+            raise
+
+    async def deltas(self) -> AsyncIterator[list[ChoiceDelta]]:
+        """What the choices gained, step by step (of a lagging reader: several steps at once).
+
+        Raises:
+            OctavoError: the request failed; nothing of it goes on.
+        """
+        try:
+            while self._num_open:
+                gained = []
+                for prompt_index, delta in await self._inbox.take():
+                    choice_delta = self._push(prompt_index, delta)
+                    if choice_delta is not None:
+                        gained.append(choice_delta)
+                if gained:
+                    yield gained
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Abort whatever still runs. Idempotent."""
+        for request_id in self._request_ids:
+            self._front.abort(request_id)
+
+    def abandon(self) -> None:
+        """The client has left: free its blocks now and end whoever waits for its deltas."""
+        self.close()
+        self._inbox.fail(ClientGoneError("the client closed the connection"))
+
+    @asynccontextmanager
+    async def abandoned_on_disconnect(self, receive: Receive) -> AsyncIterator[None]:
+        """Within this context, a client that disconnects ends the generation at once."""
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.abandon()
+
+    def _push(self, prompt_index: int, delta: TokenDelta) -> ChoiceDelta | None:
+        choice_index = prompt_index * self.params.n + delta.index
+        choice = self._choices[choice_index]
+        if choice.finish_reason is not None:
+            return None
+        if prompt_index not in self._seen_prompts:
+            self._seen_prompts.add(prompt_index)
+            self.num_cached_tokens += delta.num_cached_tokens
+        if delta.prompt_logprobs:  # only the sequence that computed the prompt has them
+            self.prompt_logprobs[prompt_index] = delta.prompt_logprobs
+        finish_reason = delta.finish_reason
+        if finish_reason is FinishReason.ERROR:
+            raise RequestFailedError(delta.error or "the request failed while it ran")
+        if finish_reason is FinishReason.ABORT:
+            raise RequestFailedError("the engine gave the request up")
+        num_earlier = choice.output_text.num_tokens
+        text_delta = choice.output_text.push(
+            delta.token_ids,
+            finished=finish_reason is not None,
+            ended_by_stop_token=finish_reason is FinishReason.STOP,
+        )
+        stop_reason: str | int | None = delta.stop_reason
+        if text_delta.stop_string is not None:
+            stop_reason = text_delta.stop_string
+            if finish_reason is None:
+                self._front.abort(self._request_ids[prompt_index], delta.index, reason=FinishReason.STOP)
+            finish_reason = FinishReason.STOP
+        # After a stop string, tokens are kept up to the one that completed it.
+        num_kept = choice.output_text.num_tokens - num_earlier
+        self.num_output_tokens += num_kept
+        choice.token_ids.extend(delta.token_ids[:num_kept])
+        if delta.logprobs is not None:
+            choice.logprobs.extend(delta.logprobs[:num_kept])
+        if finish_reason is not None:
+            choice.finish_reason = finish_reason
+            self._num_open -= 1
+        elif not text_delta.text:
+            return None  # text is held back; its tokens and logprobs go out with it
+        gained = ChoiceDelta(
+            choice_index,
+            prompt_index,
+            text_delta.text,
+            tuple(choice.token_ids),
+            tuple(choice.logprobs),
+            finish_reason,
+            stop_reason,
+        )
+        choice.token_ids.clear()
+        choice.logprobs.clear()
+        return gained

@@ -1,0 +1,119 @@
+"""Errors as HTTP: OpenAI's body and the status for each exception; no fault escapes an endpoint."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from octavo.errors import (
+    ContextLengthError,
+    EngineUnavailableError,
+    OctavoError,
+    OverloadedError,
+    RequestError,
+    UnknownModelError,
+)
+from octavo.server.generation import ClientGoneError
+
+_log = logging.getLogger("octavo.server")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# What nginx calls "client closed request". Nobody reads it.
+CLIENT_GONE_STATUS = 499
+STARTING_RETRY_SECONDS = 2
+
+
+class BodyTooLargeError(RequestError):
+    """The body exceeds the server's limit (HTTP 413)."""
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def error_body(error: OctavoError) -> dict[str, dict[str, Any]]:
+    """OpenAI's error object."""
+    kind, code = _kind_and_code(error)
+    param = error.param if isinstance(error, RequestError) else None
+    if isinstance(error, UnknownModelError):
+        param = "model"
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: OctavoError) -> Response:
+    headers = {}
+    if isinstance(error, BodyTooLargeError):
+        headers["Connection"] = "close"  # else the rest of the body would be read to reach the next request
+    elif isinstance(error, OverloadedError):
+        headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
+    elif isinstance(error, EngineUnavailableError):
+        headers["Retry-After"] = f"{STARTING_RETRY_SECONDS}"
+    return json_response(error_body(error), _status(error), headers)
+
+
+def plain_error(status: int, message: str, *, code: str | None = None) -> Response:
+    """An error without an exception of ours: no such route, wrong method, no key."""
+    kind = "authentication_error" if status == 401 else "invalid_request_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return json_response(body, status)
+
+
+def contain_faults(endpoint: Endpoint) -> Endpoint:
+    """Wrap an endpoint so that whatever it raises ends this request alone, with an error body."""
+
+    async def contained(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ClientGoneError:
+            return Response(status_code=CLIENT_GONE_STATUS)
+        except OctavoError as error:
+            return error_response(error)
+        except Exception as error:
+            return error_response(internal_fault(error))
+
+    return contained
+
+
+def internal_fault(error: Exception) -> OctavoError:
+    """A fault of ours: the log gets its kind and place, the client one line without either's detail."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    text = " ".join(str(error).split())[:300]
+    _log.error("internal fault at %s: %s: %r", where, type(error).__name__, text)
+    return OctavoError("an internal fault ended this request; the server's log names its place")
+
+
+def _status(error: OctavoError) -> int:
+    if isinstance(error, BodyTooLargeError):
+        return 413
+    if isinstance(error, RequestError):
+        return 400
+    if isinstance(error, UnknownModelError):
+        return 404
+    if isinstance(error, OverloadedError):
+        return 429
+    if isinstance(error, EngineUnavailableError):
+        return 503
+    return 500
+
+
+def _kind_and_code(error: OctavoError) -> tuple[str, str | None]:
+    if isinstance(error, ContextLengthError):
+        return "invalid_request_error", "context_length_exceeded"
+    if isinstance(error, RequestError):
+        return "invalid_request_error", None
+    if isinstance(error, UnknownModelError):
+        return "invalid_request_error", "model_not_found"
+    if isinstance(error, OverloadedError):
+        return "rate_limit_error", "rate_limit_exceeded"
+    if isinstance(error, EngineUnavailableError):
+        return "service_unavailable_error", "service_unavailable"
+    return "server_error", "internal_error"

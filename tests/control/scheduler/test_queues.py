@@ -1,0 +1,50 @@
+"""Order of waiting."""
+
+from octavo.control.scheduler.queues import PromptFollowers, WaitingQueue
+from octavo.request import Request, Sequence
+from octavo.sampling_params import SamplingParams
+
+
+def make_sequences(count: int) -> list[Sequence]:
+    request = Request("r", [1], SamplingParams(), max_tokens=1, arrival_seconds=0.0, seed=0)
+    return [Sequence(index, request, index, [1], 1) for index in range(count)]
+
+
+def test_the_queue_serves_by_arrival_even_those_who_come_back():
+    queue = WaitingQueue()
+    first, second, third = make_sequences(3)
+    queue.push(second)
+    queue.push(third)
+    queue.push(first)
+    assert queue.peek() is first
+    queue.remove(first)
+    queue.remove(second)
+    assert queue.peek() is third
+    queue.push(second)
+    assert (queue.peek(), len(queue), first in queue) == (second, 2, False)
+
+
+def test_leaving_and_coming_back_many_times_leaves_one_place():
+    queue = WaitingQueue()
+    first, second = make_sequences(2)
+    queue.push(second)
+    for _ in range(5):
+        queue.push(first)
+        queue.remove(first)
+    queue.push(first)
+    queue.remove(first)
+    assert (queue.peek(), len(queue)) == (second, 1)
+    queue.remove(second)
+    assert (queue.peek(), len(queue)) == (None, 0)
+
+
+def test_followers_wait_for_their_leader_only():
+    followers = PromptFollowers()
+    leader, one, two, stranger = make_sequences(4)
+    followers.hold(leader, [one, two])
+    assert followers.release(stranger) == []
+    followers.remove(one)
+    followers.remove(stranger)
+    assert len(followers) == 1
+    assert followers.release(leader) == [two]
+    assert len(followers) == 0

@@ -1,0 +1,219 @@
+"""Front: what it says about the engine and its requests, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from octavo.errors import (
+    ContextLengthError,
+    EngineUnavailableError,
+    OctavoError,
+    OverloadedError,
+    RequestError,
+    RequestFailedError,
+)
+from octavo.messages import (
+    AbortRequest,
+    EngineFailed,
+    EngineIdle,
+    EngineReady,
+    RequestRefused,
+    StepFinished,
+    StepStarted,
+    StepStats,
+    SubmitRequest,
+    ToEngine,
+)
+from octavo.observability.metrics import ServerMetrics
+from octavo.request import FinishReason, TokenDelta
+from octavo.sampling_params import SamplingParams
+from octavo.server import front as front_module
+from octavo.server.front import EngineState, Front
+from octavo.server.inbox import MAX_UNREAD_DELTAS, Inbox
+
+FACTS = EngineReady(
+    max_model_len=100,
+    vocab_size=50,
+    num_blocks=10,
+    block_size=16,
+    kv_bytes=1,
+    weight_bytes=1,
+    device="cpu",
+    dtype="float32",
+    kernels="reference",
+    load_seconds=0.1,
+)
+STATS = StepStats(1, 0, 3, 7, 0.1, 5, 0, 0.01)
+
+
+class Recorder:
+    """A front whose messages to the engine are kept."""
+
+    def __init__(self, max_unstarted: int = 2) -> None:
+        self.sent: list[ToEngine] = []
+        self.ends: list[EngineFailed | None] = []
+        self.metrics = ServerMetrics()
+        self.front = Front(
+            self.sent.append, self.metrics, max_unstarted=max_unstarted, on_engine_end=self.ends.append
+        )
+
+    def open(self) -> Recorder:
+        self.front.receive(FACTS)
+        self.front.open()
+        return self
+
+    def submit(self, n: int = 1) -> tuple[str, Inbox]:
+        inbox = Inbox()
+        request_id = self.front.submit([1, 2], SamplingParams(n=n), inbox, arrival_seconds=0.0)
+        return request_id, inbox
+
+    def step(self, *deltas: TokenDelta, started: tuple[str, ...] = ()) -> None:
+        self.front.receive(StepFinished(1, list(deltas), STATS, list(started)))
+
+
+async def test_nothing_is_taken_before_everything_is_loaded() -> None:
+    recorder = Recorder()
+    assert recorder.front.is_live
+    assert not recorder.front.is_ready
+    with pytest.raises(EngineUnavailableError):
+        recorder.submit()
+    recorder.open()
+    assert recorder.front.is_ready
+
+
+async def test_deltas_reach_the_inbox_of_their_request() -> None:
+    recorder = Recorder().open()
+    first_id, first = recorder.submit()
+    second_id, second = recorder.submit()
+    assert [type(each) for each in recorder.sent] == [SubmitRequest, SubmitRequest]
+    recorder.step(TokenDelta(first_id, 0, (5,)), TokenDelta(second_id, 0, (6,)))
+    assert (await first.take())[0][1].token_ids == (5,)
+    assert (await second.take())[0][1].token_ids == (6,)
+    recorder.step(TokenDelta(first_id, 0, (7,), finish_reason=FinishReason.LENGTH))
+    assert recorder.front.num_live == 1
+    assert recorder.metrics.generation_tokens == 3
+    assert recorder.metrics.finished == {"length": 1}
+
+
+async def test_an_aborted_sequence_is_told_to_the_engine_once_and_heard_no_more() -> None:
+    recorder = Recorder().open()
+    request_id, inbox = recorder.submit(n=2)
+    recorder.front.abort(request_id, 0, reason=FinishReason.STOP)
+    recorder.front.abort(request_id, 0)
+    recorder.step(TokenDelta(request_id, 0, (5,)), TokenDelta(request_id, 1, (6,)))
+    assert [delta.index for _, delta in await inbox.take()] == [1]
+    recorder.front.abort(request_id)
+    recorder.front.abort(request_id)
+    assert recorder.sent[1:] == [AbortRequest(request_id, 0), AbortRequest(request_id, None)]
+    assert recorder.front.num_live == 0
+    assert recorder.metrics.finished == {"stop": 1, "abort": 1}
+
+
+@pytest.mark.parametrize(
+    ("reason", "error_type"),
+    [
+        ("invalid", RequestError),
+        ("too_long", ContextLengthError),
+        ("queue_full", OverloadedError),
+        ("fault", RequestFailedError),
+    ],
+)
+async def test_a_refusal_ends_its_request_alone(reason: str, error_type: type[OctavoError]) -> None:
+    recorder = Recorder().open()
+    refused_id, refused = recorder.submit()
+    good_id, good = recorder.submit()
+    recorder.front.receive(RequestRefused(refused_id, "no", reason))  # type: ignore[arg-type]
+    with pytest.raises(error_type, match="no"):
+        await refused.wait_started()
+    recorder.step(TokenDelta(good_id, 0, (5,)))
+    assert await good.take()
+
+
+async def test_a_full_queue_refuses_until_a_request_starts() -> None:
+    recorder = Recorder(max_unstarted=2).open()
+    first_id, _ = recorder.submit()
+    recorder.submit()
+    with pytest.raises(OverloadedError) as caught:
+        recorder.submit()
+    assert caught.value.retry_after_seconds > 0
+    assert recorder.front.is_ready  # overload is not unreadiness
+    recorder.step(started=(first_id,))
+    recorder.submit()
+
+
+async def test_a_late_step_counts_as_hung_and_its_end_as_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.05)
+    recorder = Recorder().open()
+    request_id, _ = recorder.submit()
+    recorder.front.receive(StepStarted(1, 2, 0.05))
+    await asyncio.sleep(0.1)
+    assert recorder.front.is_ready  # three times the expected time is allowed for
+    await asyncio.sleep(0.15)
+    assert recorder.front.is_hung
+    assert recorder.front.is_live
+    assert not recorder.front.is_ready
+    recorder.step(TokenDelta(request_id, 0, (5,), finish_reason=FinishReason.STOP))
+    assert recorder.front.is_ready
+    recorder.front.receive(EngineIdle(STATS))
+    await asyncio.sleep(0.1)
+    assert recorder.front.is_ready  # an idle engine owes nothing
+
+
+async def test_an_idle_message_that_crossed_a_submission_does_not_hide_a_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.02)
+    recorder = Recorder().open()
+    recorder.submit()
+    recorder.front.receive(EngineIdle(STATS))
+    await asyncio.sleep(0.05)
+    assert recorder.front.is_hung
+
+
+async def test_engine_death_fails_every_request_and_is_told_once() -> None:
+    recorder = Recorder().open()
+    _, inbox = recorder.submit()
+    recorder.front.receive(EngineFailed("broken", 1))
+    recorder.front.lose_engine()
+    with pytest.raises(RequestFailedError, match="broken"):
+        await inbox.take()
+    assert recorder.ends == [EngineFailed("broken", 1)]
+    assert not recorder.front.is_live
+    with pytest.raises(EngineUnavailableError):
+        recorder.submit()
+
+
+async def test_drain_waits_for_what_runs_and_refuses_new() -> None:
+    recorder = Recorder().open()
+    request_id, _ = recorder.submit()
+    draining = asyncio.create_task(recorder.front.drain(10.0))
+    await asyncio.sleep(0)
+    assert recorder.front.state is EngineState.DRAINING
+    assert not recorder.front.is_ready
+    with pytest.raises(EngineUnavailableError):
+        recorder.submit()
+    assert not draining.done()
+    recorder.step(TokenDelta(request_id, 0, (5,), finish_reason=FinishReason.STOP))
+    await asyncio.wait_for(draining, 1.0)
+
+
+async def test_drain_past_its_time_ends_requests_with_an_error() -> None:
+    recorder = Recorder().open()
+    request_id, inbox = recorder.submit()
+    await recorder.front.drain(0.01)
+    with pytest.raises(EngineUnavailableError):
+        await inbox.take()
+    assert AbortRequest(request_id) in recorder.sent
+
+
+async def test_a_reader_that_never_reads_is_given_up() -> None:
+    recorder = Recorder().open()
+    request_id, inbox = recorder.submit()
+    for _ in range(MAX_UNREAD_DELTAS + 1):
+        recorder.step(TokenDelta(request_id, 0, (5,)))
+    assert recorder.front.num_live == 0
+    assert len(await inbox.take()) == MAX_UNREAD_DELTAS + 1
+    with pytest.raises(RequestFailedError):
+        await inbox.take()
