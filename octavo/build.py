@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from octavo.checkpoint.source import ModelSource, resolve_model
-from octavo.config import EngineConfig, ModelConfig
+from octavo.config import EngineConfig, ModelConfig, limit_openmp_spinning
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.cache.cache_size import block_bytes, num_blocks_within
 from octavo.control.engine import Engine
@@ -88,6 +88,7 @@ def build_engine(
         ConfigError: a setting does not fit the model or the machine.
     """
     started_seconds = time.monotonic()
+    limit_openmp_spinning()
     # Imported here so that text-only users of this file (the front process) never load torch.
     from octavo.compute.executor.in_process import InProcessExecutor  # noqa: PLC0415
     from octavo.compute.executor.worker import Worker  # noqa: PLC0415

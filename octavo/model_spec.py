@@ -192,9 +192,7 @@ class DecoderSpec:
         return shapes
 
 
-def _linear_shapes(
-    name: str, out_size: int, in_size: int, has_bias: bool
-) -> dict[str, tuple[int, ...]]:
+def _linear_shapes(name: str, out_size: int, in_size: int, has_bias: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (out_size, in_size)}
     if has_bias:
         shapes[f"{name}.bias"] = (out_size,)

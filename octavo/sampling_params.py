@@ -95,11 +95,7 @@ class SamplingParams:
     @property
     def has_penalties(self) -> bool:
         """Whether any penalty depends on the tokens seen so far."""
-        return (
-            self.presence_penalty != 0.0
-            or self.frequency_penalty != 0.0
-            or self.repetition_penalty != 1.0
-        )
+        return self.presence_penalty != 0.0 or self.frequency_penalty != 0.0 or self.repetition_penalty != 1.0
 
     @property
     def needs_history(self) -> bool:
@@ -165,9 +161,7 @@ def _check_int(name: str, value: object, low: int, high: int | None) -> None:
         raise RequestError(f"{name} must be {bounds}, not {value}", param=name)
 
 
-def _check_float(
-    name: str, value: object, low: float, high: float, *, open_low: bool = False
-) -> None:
+def _check_float(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise RequestError(f"{name} must be a finite number, not {value!r}", param=name)
     if value > high or value < low or (open_low and value == low):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from octavo.cli.findings import Findings, FitFindings
 
 _GIB = 2**30
-_LABEL_WIDTH = 17  # the same in each table, so that they stand in line
+_LABEL_WIDTH = 19  # the same in each table, so that they stand in line
 
 
 def add_command(commands: Any) -> None:

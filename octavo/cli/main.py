@@ -11,9 +11,9 @@ import os
 import sys
 from typing import NoReturn
 
-from octavo.version import __version__
 from octavo.cli import bench, chat, doctor, generate, serve
 from octavo.errors import ConfigError, ModelLoadError, OctavoError, RequestError
+from octavo.version import __version__
 
 EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2

@@ -55,7 +55,7 @@ def sampling_given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def field_helps() -> dict[str, str]:
     """Field -> what the docstring of SamplingParams says about it (nothing under `python -OO`)."""
-    entries = _ENTRY.findall(SamplingParams.__doc__ or "")
+    entries = _ENTRY.findall((SamplingParams.__doc__ or "").partition("Attributes:")[2])
     return {name: " ".join(text.replace("`", "").split()).rstrip(".") for name, text in entries}
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from octavo.compute.kernels import reference, signatures
-from octavo.compute.kernels.cpu import activations, attention, kv_blocks, norms, rotary
+from octavo.compute.kernels.cpu import activations, attention, kv_blocks, linear, norms, rotary
 from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
 from octavo.compute.kernels.signatures import AttentionBatch
@@ -38,6 +38,8 @@ class KernelTable:
     """
 
     name: str
+    pack_weight: signatures.PackWeight
+    weight_rows: signatures.WeightRows
     linear: signatures.Linear
     rms_norm: signatures.RmsNorm
     layer_norm: signatures.LayerNorm
@@ -84,6 +86,8 @@ def reference_table(reason: str) -> KernelTable:
     choices = tuple(KernelChoice(operation, "reference", reason) for operation in OPERATIONS)
     return KernelTable(
         name="reference",
+        pack_weight=reference.pack_weight,
+        weight_rows=reference.weight_rows,
         linear=reference.linear,
         rms_norm=reference.rms_norm,
         layer_norm=reference.layer_norm,
@@ -101,6 +105,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
     """The native kernels where there are some, torch for the rest."""
     name = f"cpu ({library.isa_name})"
     native_reasons = {
+        "linear": "sums each output in a fixed order, so that a row does not depend on its batch",
         "rms_norm": "one pass over each row",
         "gated_activation": "SiLU in one pass; other activations take the reference",
         "rotate": "in place, one pass",
@@ -119,6 +124,9 @@ def native_table(library: NativeLibrary) -> KernelTable:
     return replace(
         reference_table(torch_reason),
         name=name,
+        pack_weight=linear.pack_weight,
+        weight_rows=linear.weight_rows,
+        linear=partial(linear.linear, library),
         rms_norm=partial(norms.rms_norm, library),
         gated_activation=partial(activations.gated_activation, library),
         rotate=partial(rotary.rotate, library),

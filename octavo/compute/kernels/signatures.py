@@ -43,9 +43,34 @@ class AttentionBatch:
         return self.context_lengths.shape[0]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearWeight:
+    """A weight matrix [out_size, in_size] in whatever layout its device's `linear` reads it.
+
+    Attributes:
+        data: the numbers; only the functions of the table that packed them know their order.
+    """
+
+    data: Tensor
+    out_size: int
+    in_size: int
+
+
+class PackWeight(Protocol):
+    def __call__(self, weight: Tensor) -> LinearWeight:
+        """weight [out, in] -> the same numbers, laid out for `linear`. Done once, when a model loads."""
+        ...
+
+
+class WeightRows(Protocol):
+    def __call__(self, weight: LinearWeight, row_ids: Tensor) -> Tensor:
+        """Rows of a packed weight: row_ids int64 [n] -> [n, in]. A tied head is also the embedding."""
+        ...
+
+
 class Linear(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x @ weight.T + bias.  x [num_tokens, in], weight [out, in], bias [out] -> [num_tokens, out]."""
+    def __call__(self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None) -> Tensor:
+        """x @ weight.T + bias.  x [num_tokens, in], rows may be strided; bias [out] -> [num_tokens, out]."""
         ...
 
 

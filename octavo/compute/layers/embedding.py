@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from octavo.compute.kernels import KernelTable
 from octavo.model_spec import LearnedPositionsSpec, RopeSpec
 
 
 class Embedding:
     """The token table, plus the position table of models that learn their positions."""
 
-    def __init__(self, positions: RopeSpec | LearnedPositionsSpec, weights: dict[str, Tensor]) -> None:
-        self.weight = weights.pop("embedding.weight")  # [vocab_size, hidden_size]
+    def __init__(
+        self, kernels: KernelTable, positions: RopeSpec | LearnedPositionsSpec, weights: dict[str, Tensor]
+    ) -> None:
+        # Packed like any other matrix, because a tied head multiplies by the same numbers.
+        self.weight = kernels.pack_weight(weights.pop("embedding.weight"))  # [vocab_size, hidden_size]
+        self._weight_rows = kernels.weight_rows
         self._position_rows: Tensor | None = None  # [num_positions, hidden_size]
         if isinstance(positions, LearnedPositionsSpec):
             self._position_rows = weights.pop("positions.weight")[positions.offset :]
 
     def __call__(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         # token_ids, positions: [num_tokens] int64 -> [num_tokens, hidden_size]
-        hidden = self.weight[token_ids]
+        hidden = self._weight_rows(self.weight, token_ids)
         if self._position_rows is not None:
             hidden += self._position_rows[positions]
         return hidden

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.signatures import LinearWeight
 
 
 class Linear:
     """`x @ weight.T + bias`, over the last dim of x [num_tokens, in_size] -> [num_tokens, out_size]."""
 
-    def __init__(self, kernels: KernelTable, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight = weight  # [out_size, in_size]
+    def __init__(self, kernels: KernelTable, weight: LinearWeight, bias: Tensor | None = None) -> None:
+        self.weight = weight
         self.bias = bias  # [out_size]
         self._linear = kernels.linear
 
@@ -28,8 +29,9 @@ class Linear:
         matrices = [weights.pop(f"{name}.weight") for name in names]
         biases = [weights.pop(f"{name}.bias") for name in names if f"{name}.bias" in weights]
         if len(names) == 1:
-            return cls(kernels, matrices[0], biases[0] if biases else None)
-        return cls(kernels, torch.cat(matrices), torch.cat(biases) if biases else None)
+            return cls(kernels, kernels.pack_weight(matrices[0]), biases[0] if biases else None)
+        weight = kernels.pack_weight(torch.cat(matrices))
+        return cls(kernels, weight, torch.cat(biases) if biases else None)
 
     def __call__(self, x: Tensor) -> Tensor:  # [num_tokens, in_size]
         return self._linear(x, self.weight, self.bias)

@@ -64,9 +64,9 @@ class Decoder:
         _check_shapes(spec, weights)
         self.spec = spec
         self.weight_bytes = sum(tensor.nbytes for tensor in weights.values())
-        self._embedding = Embedding(spec.positions, weights)
-        self.device = self._embedding.weight.device
-        self.dtype = self._embedding.weight.dtype
+        self._embedding = Embedding(kernels, spec.positions, weights)
+        self.device = self._embedding.weight.data.device
+        self.dtype = self._embedding.weight.data.dtype
         rotary = None
         if isinstance(spec.positions, RopeSpec):
             rotary = build_rotary_tables(

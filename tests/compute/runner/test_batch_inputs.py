@@ -59,7 +59,8 @@ def test_each_token_stands_where_its_slice_says(plan: StepPlan) -> None:
         (SequenceSlice(7, [1], 0, [1000]), "block id 1000 is not one of 1000"),
         (SequenceSlice(7, [1], 4, [0, -3]), "block id -3 is not one of 1000"),
         (SequenceSlice(7, [1, 2], 3, [0]), "sequence 7: 1 blocks do not cover its slice, which needs 2"),
-        (SequenceSlice(7, [1], 64, list(range(17))), "position 64 is past the model's 64 positions"),
+        (SequenceSlice(7, [1], 64, list(range(17))), "position 64 is not one of 64"),
+        (SequenceSlice(7, [1, 2], -1, [0]), "position -1 is not one of 64"),
     ],
 )
 def test_plans_that_reach_outside_are_refused(piece: SequenceSlice, message: str) -> None:

@@ -33,6 +33,7 @@ _ARGUMENTS = {
         *[_INT64] * 3,
         _INT32,
     ),
+    "octavo_linear": (_POINTER, _POINTER, _INT64, *[_POINTER] * 3, *[_INT64] * 3, _INT32),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,

@@ -257,6 +257,20 @@ OCTAVO_API int64_t octavo_rotate(const void* isa, float* query, int64_t num_head
     return 0;
 }
 
+OCTAVO_API void octavo_linear(const void* isa, const float* x, int64_t x_stride, const float* panels, const float* bias,
+                              float* out, int64_t num_tokens, int64_t in_size, int64_t out_size, int32_t num_threads) {
+    const LinearCall call = {x, x_stride, panels, bias, out, num_tokens, in_size, out_size};
+    const auto* kernels = static_cast<const IsaKernels*>(isa);
+    const int64_t num_panels = (out_size + kPanelRows - 1) / kPanelRows;
+    // A product with one token reads each weight once: then the bytes are the work.
+    const int64_t work = std::max(num_tokens, int64_t{4}) * in_size * out_size;
+    // Some items more than threads, so that a thread that was interrupted does not hold up the others.
+    const int64_t num_items = work < kMinParallelWork ? 1 : std::min<int64_t>(num_panels, 8 * num_threads);
+    for_each_item(num_items, num_threads, [&](int64_t item, int) {
+        kernels->multiply_panels(call, num_panels * item / num_items, num_panels * (item + 1) / num_items);
+    });
+}
+
 OCTAVO_API void octavo_gated_silu(const void* isa, const float* gate, int64_t gate_stride, const float* up,
                                   int64_t up_stride, int64_t num_rows, int64_t size, float* out, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);

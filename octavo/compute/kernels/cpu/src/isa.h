@@ -50,6 +50,18 @@ struct StridedRows {
     int64_t inner_stride;
 };
 
+// One matrix product against packed weights: panels [ceil(out_size / 16)][in_size][16], missing rows 0.
+struct LinearCall {
+    const float* x;  // [num_tokens][in_size], rows x_stride floats apart
+    int64_t x_stride;
+    const float* panels;
+    const float* bias;  // [out_size] or null
+    float* out;         // [num_tokens][out_size]
+    int64_t num_tokens;
+    int64_t in_size;
+    int64_t out_size;
+};
+
 struct IsaKernels {
     const char* name;
     // Attend the tile's rows to the tokens first_token .. end_token - 1 that they may see.
@@ -65,7 +77,10 @@ struct IsaKernels {
                    int64_t first_token, int64_t end_token);
     void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
                        int64_t first_row, int64_t end_row, float* out);
+    void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
 };
+
+constexpr int kPanelRows = 16;  // the Python side packs by the same number
 
 // Attention is computed in pieces of this many tokens, counted from the start of the sequence, each by
 // itself and then merged in order: cuts that no batch, tile or thread count can move.

@@ -26,6 +26,15 @@ OCTAVO_INLINE void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
 OCTAVO_INLINE Vec broadcast(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 
+// a * b + c, rounded once where the processor can. Spelled out, so that every tile size does the same.
+OCTAVO_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__FMA__)
+    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
 // The second operand wins against NaN, so a NaN in `b` survives.
 OCTAVO_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
