@@ -12,6 +12,7 @@ from octavo.compute.executor.device import (
     resolve_device,
     resolve_dtype,
     resolve_num_threads,
+    return_freed_memory,
 )
 from octavo.compute.kernels import KernelTable, for_device
 from octavo.compute.models.decoder import Decoder
@@ -54,7 +55,9 @@ class Worker:
         torch.set_num_threads(num_threads)
         kernels = for_device(device, dtype)
         weights = load_weights(description, dtype=dtype, device=device, on_progress=on_progress)
-        return cls(Decoder(description.spec, weights, kernels), kernels)
+        decoder = Decoder(description.spec, weights, kernels)
+        return_freed_memory()
+        return cls(decoder, kernels)
 
     @property
     def weight_bytes(self) -> int:
