@@ -47,7 +47,7 @@ class SamplingParams:
         logprobs: report the sampled token's log-probability and those of this many likeliest tokens.
             Log-probabilities are of the model's own distribution, before penalties and temperature.
         prompt_logprobs: the same for each prompt token but the first.
-        logit_bias: token id -> value added to its logit (clamped to +-100).
+        logit_bias: token id -> value added to its logit, from -100 to 100.
         allowed_token_ids: only these tokens may be sampled.
         bad_words: texts whose token sequences may not be completed.
         skip_special_tokens: leave special tokens out of the text.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
@@ -11,6 +13,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from octavo.errors import (
     ContextLengthError,
@@ -29,10 +32,37 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 # What nginx calls "client closed request". Nobody reads it.
 CLIENT_GONE_STATUS = 499
 STARTING_RETRY_SECONDS = 2
+# How much of a refused body is read and thrown away, at most.
+LINGER_BYTES = 32 * 2**20
+LINGER_SECONDS = 2.0
 
 
 class BodyTooLargeError(RequestError):
     """The body exceeds the server's limit (HTTP 413)."""
+
+
+class LingeringResponse(Response):
+    """An answer before the body has been read: sent whole, then the rest is read and thrown away for a
+    moment. A socket closed with unread bytes in it is reset, and the client may lose the answer with it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _discard_body(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard_body(receive: Receive) -> None:
+    num_bytes = 0
+    while num_bytes < LINGER_BYTES:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        num_bytes += len(message.get("body", b""))
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -51,8 +81,10 @@ def error_body(error: OctavoError) -> dict[str, dict[str, Any]]:
 def error_response(error: OctavoError) -> Response:
     headers = {}
     if isinstance(error, BodyTooLargeError):
-        headers["Connection"] = "close"  # else the rest of the body would be read to reach the next request
-    elif isinstance(error, OverloadedError):
+        # Else the rest of the body would be read to its end to reach the next request.
+        headers = {"Connection": "close", "Content-Type": "application/json"}
+        return LingeringResponse(msgspec.json.encode(error_body(error)), _status(error), headers)
+    if isinstance(error, OverloadedError):
         headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
     elif isinstance(error, EngineUnavailableError):
         headers["Retry-After"] = f"{STARTING_RETRY_SECONDS}"
