@@ -89,7 +89,7 @@ class ThroughputReport:
             {"benchmark": "throughput"}
             | derived
             | columns
-            | {"steps": {name: [step[name] for step in steps] for name in names}}
+            | {"steps": {name: [round(step[name], 6) for step in steps] for name in names}}
         )
 
 

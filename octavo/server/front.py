@@ -167,7 +167,7 @@ class Front:
             inbox, prompt_index, len(prompt_token_ids), arrival_seconds, set(range(params.n))
         )
         self._num_unstarted += 1
-        self._expect_answer()
+        self._await_answer()
         self.metrics.request_prompt_tokens.observe(len(prompt_token_ids))
         self.metrics.params_n.observe(params.n)
         if params.max_tokens is not None:
@@ -187,7 +187,7 @@ class Front:
             return
         indexes = set(live.open_indexes) if index is None else {index}
         self._send(AbortRequest(request_id, index))
-        self._expect_answer()
+        self._await_answer()
         for ended in indexes:
             self._close_sequence(request_id, live, ended, reason)
 
@@ -308,7 +308,14 @@ class Front:
 
     # ---- bookkeeping ------------------------------------------------------------------------------
 
+    def _await_answer(self) -> None:
+        """We said something. An answer that is owed already keeps its time: neither may newcomers put off
+        that a hang is seen, nor cut short the time of a long step that runs."""
+        if self._answer_due_seconds is None:
+            self._expect_answer()
+
     def _expect_answer(self, expected_seconds: float = 0.0) -> None:
+        """The engine lives, and its next message is due."""
         self._answer_due_seconds = time.monotonic() + HANG_GRACE_SECONDS + HANG_FACTOR * expected_seconds
 
     def _mark_started(self, live: LiveRequest, now: float) -> None:

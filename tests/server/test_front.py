@@ -161,6 +161,26 @@ async def test_a_late_step_counts_as_hung_and_its_end_as_recovery(monkeypatch: p
     assert recorder.front.is_ready  # an idle engine owes nothing
 
 
+async def test_newcomers_do_not_put_off_that_a_hang_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.05)
+    recorder = Recorder(max_unstarted=10).open()
+    for _ in range(4):
+        request_id, _ = recorder.submit()
+        recorder.front.abort(request_id)
+        await asyncio.sleep(0.02)
+    assert recorder.front.is_hung
+
+
+async def test_newcomers_do_not_shorten_the_time_of_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.02)
+    recorder = Recorder().open()
+    recorder.submit()
+    recorder.front.receive(StepStarted(1, 512, 10.0))
+    recorder.submit()
+    await asyncio.sleep(0.05)
+    assert recorder.front.is_ready
+
+
 async def test_an_idle_message_that_crossed_a_submission_does_not_hide_a_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,6 +14,10 @@ from octavo.control.text.gguf_tokenizer import read_gguf_tokenizer
 from octavo.control.text.tokenizer_parts import TokenizerParts
 from octavo.errors import RequestError
 
+# The library's `encode` holds the interpreter's lock all the while, its batch form does not: with a text
+# of this many characters or more that would be felt by every other thread.
+_LONG_TEXT_CHARS = 4096
+
 
 class Tokenizer:
     """One model's tokenizer.
@@ -63,7 +67,11 @@ class Tokenizer:
             RequestError: the text holds half of a surrogate pair, which is no character.
         """
         try:
-            token_ids = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            if len(text) < _LONG_TEXT_CHARS:
+                token_ids = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            else:
+                batch = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+                token_ids = batch[0].ids
         except (TypeError, UnicodeEncodeError):
             raise RequestError("the text holds a lone surrogate, which is no Unicode character") from None
         return [*self._prefix_ids, *token_ids, *self._suffix_ids] if add_special_tokens else token_ids
