@@ -17,6 +17,13 @@ MAX_STOP_STRING_CHARS = 1000
 MAX_TOKEN_ID_LIST = 1024
 MAX_BAD_WORDS = 1024
 MAX_LOGPROBS = 20
+FLAGS = (
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "detokenize",
+)
 SEED_RANGE = 2**63
 
 
@@ -86,6 +93,7 @@ class SamplingParams:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_counts()
         self._check_numbers()
+        self._check_flags()
         self._check_lists()
 
     @property
@@ -129,6 +137,11 @@ class SamplingParams:
         for token_id, bias in self.logit_bias.items():
             _check_int("logit_bias", token_id, 0, None)
             _check_float("logit_bias", bias, -100.0, 100.0)
+
+    def _check_flags(self) -> None:
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} must be true or false, not {getattr(self, name)!r}", param=name)
 
     def _check_lists(self) -> None:
         _check_length("stop", self.stop, MAX_STOP_STRINGS)

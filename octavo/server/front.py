@@ -57,6 +57,7 @@ class LiveRequest:
     inbox: Inbox
     prompt_index: int
     num_prompt_tokens: int
+    params: SamplingParams
     arrival_seconds: float
     open_indexes: set[int]
     started_seconds: float | None = None
@@ -164,14 +165,10 @@ class Front:
         request_id = str(self._num_submitted)
         self._send(SubmitRequest(request_id, prompt_token_ids, params, bad_words_token_ids))
         self._live[request_id] = LiveRequest(
-            inbox, prompt_index, len(prompt_token_ids), arrival_seconds, set(range(params.n))
+            inbox, prompt_index, len(prompt_token_ids), params, arrival_seconds, set(range(params.n))
         )
         self._num_unstarted += 1
         self._await_answer()
-        self.metrics.request_prompt_tokens.observe(len(prompt_token_ids))
-        self.metrics.params_n.observe(params.n)
-        if params.max_tokens is not None:
-            self.metrics.params_max_tokens.observe(params.max_tokens)
         return request_id
 
     def abort(
@@ -322,7 +319,12 @@ class Front:
         if live.started_seconds is None:
             live.started_seconds = now
             self._num_unstarted -= 1
+            # Counted now and not on arrival: what a refused request asked for may be absurd.
             self.metrics.queue_time.observe(now - live.arrival_seconds)
+            self.metrics.request_prompt_tokens.observe(live.num_prompt_tokens)
+            self.metrics.params_n.observe(live.params.n)
+            if live.params.max_tokens is not None:
+                self.metrics.params_max_tokens.observe(live.params.max_tokens)
 
     def _close_sequence(self, request_id: str, live: LiveRequest, index: int, reason: FinishReason) -> None:
         live.open_indexes.discard(index)

@@ -6,10 +6,12 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from octavo.build import TextParts
 from octavo.config import ServeConfig
+from octavo.control.text.bad_words import bad_words_token_ids
 from octavo.errors import EngineUnavailableError, RequestError, UnknownModelError
 from octavo.messages import EngineReady
 from octavo.observability.metrics import ServerMetrics
@@ -84,6 +86,13 @@ async def encode_text(
             param=param,
         )
     return await asyncio.to_thread(text_parts.tokenizer.encode, text, add_special_tokens=add_special_tokens)
+
+
+async def encode_bad_words(text_parts: TextParts, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """`bad_words` as token sequences; off the event loop, as there may be a thousand of them."""
+    if not words:
+        return ()
+    return await asyncio.to_thread(bad_words_token_ids, text_parts.tokenizer, words)
 
 
 def make_reply_id(prefix: str, foreign_id: str | None) -> str:

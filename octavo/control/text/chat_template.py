@@ -106,6 +106,12 @@ class ChatTemplate:
             raise RequestError(
                 f"chat_template_kwargs must not hold {sorted(reserved)[0]!r}", param="chat_template_kwargs"
             )
+        try:
+            extra_variables = copy.deepcopy(dict(template_kwargs or {}))
+        except RecursionError:
+            raise RequestError(
+                "chat_template_kwargs is nested too deeply", param="chat_template_kwargs"
+            ) from None
         shaped = [self._shape(message, index) for index, message in enumerate(messages)]
         final_text = ""
         if continue_final_message:
@@ -118,7 +124,7 @@ class ChatTemplate:
         name = _TOOL_USE if tools and _TOOL_USE in self._templates else _DEFAULT
         variables = {
             **self._named_tokens,
-            **copy.deepcopy(dict(template_kwargs or {})),
+            **extra_variables,
             "messages": shaped,
             "tools": copy.deepcopy(list(tools)) if tools else None,
             "documents": None,

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.build import TextParts
-from octavo.control.text.bad_words import bad_words_token_ids
 from octavo.errors import RequestError
 from octavo.server.bodies import read_body
 from octavo.server.generation import ChoiceDelta, Generation
@@ -21,7 +20,7 @@ from octavo.server.openai.logprobs import LogprobFormat
 from octavo.server.openai.reply import CollectedChoice
 from octavo.server.openai.sampling import chat_params, check_stream_options
 from octavo.server.openai.schema import MAX_MESSAGES, ChatBody, ContentPart, Message
-from octavo.server.parts import ServerParts, encode_text
+from octavo.server.parts import ServerParts, encode_bad_words, encode_text
 
 # Names that a template gets from the server; a client may not put its own in their place.
 _RESERVED_TEMPLATE_NAMES = frozenset(
@@ -116,7 +115,7 @@ async def create_chat_completion(request: Request) -> Response:
         text_parts.tokenizer,
         [prompt_token_ids],
         params,
-        bad_words_token_ids=bad_words_token_ids(text_parts.tokenizer, params.bad_words),
+        bad_words_token_ids=await encode_bad_words(text_parts, params.bad_words),
         arrival_seconds=arrival_seconds,
     )
     logprobs = LogprobFormat(text_parts.tokenizer, as_token_ids=bool(body.return_tokens_as_token_ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from octavo.build import TextParts
-from octavo.control.text.bad_words import bad_words_token_ids
 from octavo.errors import RequestError
 from octavo.messages import EngineReady
 from octavo.server.bodies import read_body
@@ -22,7 +22,7 @@ from octavo.server.openai.logprobs import LogprobFormat
 from octavo.server.openai.reply import CollectedChoice
 from octavo.server.openai.sampling import check_stream_options, completion_params
 from octavo.server.openai.schema import MAX_PROMPTS, CompletionBody
-from octavo.server.parts import ServerParts, encode_text
+from octavo.server.parts import ServerParts, encode_bad_words, encode_text
 
 MAX_CHOICES = 1024
 
@@ -131,7 +131,7 @@ async def create_completion(request: Request) -> Response:
         text_parts.tokenizer,
         [prompt.token_ids for prompt in prompts],
         params,
-        bad_words_token_ids=bad_words_token_ids(text_parts.tokenizer, params.bad_words),
+        bad_words_token_ids=await encode_bad_words(text_parts, params.bad_words),
         arrival_seconds=arrival_seconds,
     )
     logprobs = LogprobFormat(text_parts.tokenizer, as_token_ids=bool(body.return_tokens_as_token_ids))
@@ -155,6 +155,7 @@ async def _read_prompts(
     tokenizer = text_parts.tokenizer
     prompts = []
     for prompt in texts_or_ids:
+        await asyncio.sleep(0)  # there may be a thousand: everyone else has a turn between them
         if isinstance(prompt, str):
             token_ids = await encode_text(
                 text_parts, facts, prompt, add_special_tokens=add_special_tokens, param="prompt"

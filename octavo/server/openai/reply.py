@@ -87,8 +87,7 @@ class UsageOptions:
     def of(cls, options: StreamOptions | None) -> UsageOptions:
         if options is None:
             return cls()
-        on_each_chunk = bool(options.continuous_usage_stats)
-        return cls(bool(options.include_usage), bool(options.include_usage) and on_each_chunk)
+        return cls(bool(options.include_usage), bool(options.continuous_usage_stats))
 
 
 def usage(generation: Generation) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,7 +42,9 @@ async def tokenize(request: Request) -> Response:
     token_ids = await encode_text(text_parts, facts, text, add_special_tokens=add_special_tokens, param=param)
     token_strs = None
     if body.return_token_strs:
-        token_strs = [text_parts.tokenizer.token_text(token_id) for token_id in token_ids]
+        token_strs = await asyncio.to_thread(
+            lambda: [text_parts.tokenizer.token_text(token_id) for token_id in token_ids]
+        )
     return json_response(
         {
             "count": len(token_ids),
@@ -62,4 +66,6 @@ async def detokenize(request: Request) -> Response:
         raise RequestError(
             f"tokens has id {worst}; the model's vocabulary ends at {facts.vocab_size - 1}", param="tokens"
         )
-    return json_response({"prompt": text_parts.tokenizer.decode(body.tokens, skip_special_tokens=False)})
+    # Millions of tokens fit into a body: in a thread, they keep nobody else waiting.
+    text = await asyncio.to_thread(text_parts.tokenizer.decode, body.tokens, skip_special_tokens=False)
+    return json_response({"prompt": text})
