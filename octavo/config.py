@@ -6,6 +6,7 @@ Command-line flags and docs/config.md are generated from these fields: `max_num_
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -135,6 +136,8 @@ class SchedulerConfig:
                 f"--max-num-seqs ({self.max_num_seqs}) must not exceed --max-num-batched-tokens "
                 f"({self.max_num_batched_tokens}): each running sequence needs a token a step"
             )
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"--seed must fit in 64 bits with its sign, not {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +176,13 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port must be from 0 to 65535, not {self.port}")
-        if self.drain_timeout < 0:
-            raise ConfigError(f"--drain-timeout must not be negative, not {self.drain_timeout:g}")
+        if not (math.isfinite(self.drain_timeout) and self.drain_timeout >= 0):
+            raise ConfigError(f"--drain-timeout must be 0 or more seconds, not {self.drain_timeout:g}")
         _check_at_least("--max-body-bytes", self.max_body_bytes, 1024)
         if self.api_key is not None and not self.api_key:
             raise ConfigError("--api-key must not be empty; leave it out to serve without a key")
+        if self.served_model_name is not None and not self.served_model_name:
+            raise ConfigError("--served-model-name must not be empty; leave it out for the model's own name")
 
 
 @dataclass(frozen=True, kw_only=True)

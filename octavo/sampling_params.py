@@ -6,7 +6,7 @@ Field names are vLLM's, which are OpenAI's plus extensions, so that both kinds o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from octavo.errors import RequestError
@@ -87,10 +87,11 @@ class SamplingParams:
     detokenize: bool = True
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
-        for name in ("stop_token_ids", "allowed_token_ids", "bad_words"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+        object.__setattr__(self, "logit_bias", _as_dict("logit_bias", self.logit_bias))
         self._check_counts()
         self._check_numbers()
         self._check_flags()
@@ -164,6 +165,23 @@ class SamplingParams:
                 _check_int(name, token_id, 0, None)
         if self.stop and not self.detokenize:
             raise RequestError("stop strings need detokenize=True", param="stop")
+
+
+def _as_tuple(name: str, values: object) -> tuple[object, ...]:
+    """A list of the caller's; None, which callers of vLLM write for "nothing asked", is the empty one."""
+    if values is None:
+        return ()
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise RequestError(f"{name} must be a list, not {values!r}", param=name)
+    return tuple(values)
+
+
+def _as_dict(name: str, values: object) -> dict[object, object]:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RequestError(f"{name} must map token ids to numbers, not {values!r}", param=name)
+    return values
 
 
 def _check_int(name: str, value: object, low: int, high: int | None) -> None:

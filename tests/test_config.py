@@ -48,7 +48,10 @@ def test_tokens_in_words() -> None:
         (SchedulerConfig, {"max_num_batched_tokens": 100}, "--max-num-batched-tokens"),
         (ServerConfig, {"port": 65536}, "--port"),
         (ServerConfig, {"drain_timeout": -1.0}, "--drain-timeout"),
+        (ServerConfig, {"drain_timeout": float("nan")}, "--drain-timeout"),
         (ServerConfig, {"api_key": ""}, "--api-key"),
+        (ServerConfig, {"served_model_name": ""}, "--served-model-name"),
+        (SchedulerConfig, {"seed": 2**63}, "--seed"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_by_its_flag(

@@ -16,6 +16,14 @@ def test_one_stop_string_is_a_list_of_one() -> None:
     assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")
 
 
+@pytest.mark.parametrize("field", ["stop", "stop_token_ids", "allowed_token_ids", "bad_words", "logit_bias"])
+def test_none_asks_for_nothing_and_what_is_no_list_is_refused(field: str) -> None:
+    assert SamplingParams(**{field: None}) == SamplingParams()
+    with pytest.raises(RequestError) as caught:
+        SamplingParams(**{field: 5})
+    assert caught.value.param == field
+
+
 def test_what_each_kind_of_decoding_needs() -> None:
     assert SamplingParams(temperature=0).is_greedy
     assert not SamplingParams().is_greedy

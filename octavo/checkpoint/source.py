@@ -12,7 +12,7 @@ from pathlib import Path
 
 from octavo.checkpoint.safetensors_files import PICKLE_REFUSAL, PICKLE_SUFFIXES
 from octavo.checkpoint.starter import find_starter
-from octavo.errors import ModelNotFoundError, UnsupportedModelError
+from octavo.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer*", "*.model"]
@@ -52,12 +52,16 @@ def resolve_model(model: str | None, *, revision: str | None = None) -> ModelSou
 
     Raises:
         ModelNotFoundError: there is no such file, folder or reachable hub id.
+        ConfigError: a revision of something that is not on the hub.
         UnsupportedModelError: it is there, but holds only formats that are not read, such as pickle.
     """
     if model is None:
+        _refuse_revision(revision)
         return _gguf_source(find_starter())
     try:
         path = Path(model).expanduser()
+        if path.exists():
+            _refuse_revision(revision)
         if path.is_file():
             return _resolve_file(path)
         if model and path.is_dir():
@@ -70,6 +74,11 @@ def resolve_model(model: str | None, *, revision: str | None = None) -> ModelSou
         f"{model!r}: no such file or folder (a model on the hub is written org/name, "
         "for example HuggingFaceTB/SmolLM2-135M-Instruct)"
     )
+
+
+def _refuse_revision(revision: str | None) -> None:
+    if revision is not None:
+        raise ConfigError(f"--revision {revision}: only a hub id has revisions, and the model is a local one")
 
 
 def _resolve_file(path: Path) -> ModelSource:

@@ -12,6 +12,7 @@ from pathlib import Path
 from octavo.checkpoint.gguf import GgufFile
 from octavo.checkpoint.json_file import read_json_object
 from octavo.checkpoint.safetensors_files import find_safetensors
+from octavo.checkpoint.safetensors_header import check_safetensors
 from octavo.checkpoint.source import ModelSource, SourceKind
 from octavo.errors import UnsupportedModelError
 from octavo.families import gpt2, llama, mistral, opt, qwen2, qwen3
@@ -75,7 +76,9 @@ def _describe_folder(source: ModelSource) -> ModelDescription:
         known = ", ".join(family.name for family in FAMILIES)
         raise UnsupportedModelError(f"{path}: unknown model family {family_name!r} (known: {known})")
     spec = family.read(config)
-    find_safetensors(source.path)  # so that a missing shard is told before anything large is loaded
+    # So that a missing or damaged file is told before anything large is loaded.
+    for path in find_safetensors(source.path).paths:
+        check_safetensors(path)
     generation = _read_generation_config(source.path)
     # The generation settings are the newer of the two, and alone in having all of a chat model's ends.
     eos_token_ids = generation.token_ids("eos_token_id") or config.token_ids("eos_token_id")

@@ -151,11 +151,13 @@ class _Server:
         host, port = self._listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         model = self._parts.model_name
+        has_key = self._config.server.api_key is not None
+        authorization = '-H "Authorization: Bearer $OCTAVO_API_KEY" ' if has_key else ""
         print(
             f"Octavo is ready at {address} (model {model}, {facts.num_blocks} KV blocks of "
             f"{facts.block_size} tokens, {facts.dtype} on {facts.device}, "
             f"ready in {_seconds_since_process_start():.1f} s)\nTry:\n"
-            f"  curl {address}/v1/chat/completions -H 'Content-Type: application/json' "
+            f"  curl {address}/v1/chat/completions {authorization}-H 'Content-Type: application/json' "
             '-d \'{"messages": [{"role": "user", "content": "Hello!"}]}\'',
             flush=True,
         )

@@ -14,13 +14,20 @@ import pytest
 
 from octavo.checkpoint import starter
 from octavo.checkpoint.source import SourceKind, resolve_model
-from octavo.errors import ModelNotFoundError, UnsupportedModelError
+from octavo.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
 
 
 def test_none_is_the_starter() -> None:
     source = resolve_model(None)
     assert (source.name, source.kind) == ("SmolLM2-135M-Instruct", SourceKind.GGUF)
     assert source.path.is_file()
+
+
+def test_a_revision_of_a_local_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.gguf").write_bytes(b"GGUF")
+    for model in (None, str(tmp_path), str(tmp_path / "one.gguf")):
+        with pytest.raises(ConfigError, match="--revision main: only a hub id"):
+            resolve_model(model, revision="main")
 
 
 def test_a_missing_starter_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -41,6 +42,7 @@ BOTH: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"999999": 1}}, "logit_bias"),
     ({"logit_bias": [1]}, "logit_bias"),
     ({"allowed_token_ids": [999999]}, "allowed_token_ids"),
+    ({"allowed_token_ids": []}, "allowed_token_ids"),
     ({"bad_words": [""]}, "bad_words"),
     ({"prompt_logprobs": 21}, "prompt_logprobs"),
     ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
@@ -92,6 +94,7 @@ CHAT: list[tuple[dict[str, Any], str]] = [
     ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"a": json.loads("[" * 900 + "]" * 900)}}, "chat_template_kwargs"),
     ({"add_generation_prompt": True, "continue_final_message": True}, "continue_final_message"),
     ({"prompt": "a"}, "prompt"),
 ]

@@ -161,6 +161,16 @@ async def test_a_late_step_counts_as_hung_and_its_end_as_recovery(monkeypatch: p
     assert recorder.front.is_ready  # an idle engine owes nothing
 
 
+async def test_what_a_refused_request_asked_for_is_not_counted() -> None:
+    recorder = Recorder().open()
+    refused_id, _ = recorder.submit()
+    good_id, _ = recorder.submit(n=2)
+    recorder.front.receive(RequestRefused(refused_id, "no", "too_long"))
+    recorder.step(TokenDelta(good_id, 0, (5,)), started=(good_id,))
+    assert recorder.metrics.params_n.total == 2
+    assert recorder.metrics.request_prompt_tokens.total == 2
+
+
 async def test_newcomers_do_not_put_off_that_a_hang_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.05)
     recorder = Recorder(max_unstarted=10).open()

@@ -70,6 +70,23 @@ def test_starter_agrees_with_transformers_on_random_texts(starter: Tokenizer, st
     assert [starter.encode(text) for text in texts] == starter_encoder(texts)["input_ids"]
 
 
+def test_a_long_text_keeps_no_other_thread_waiting(starter: Tokenizer) -> None:
+    text = "hello world, abc def " * 100_000
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(starter.encode, text)
+        longest_wait_seconds, num_waits = 0.0, 0
+        started_seconds = time.perf_counter()
+        while not encoding.done():
+            before_seconds = time.perf_counter()
+            time.sleep(0.001)
+            longest_wait_seconds = max(longest_wait_seconds, time.perf_counter() - before_seconds)
+            num_waits += 1
+        total_seconds = time.perf_counter() - started_seconds
+    assert num_waits > 5
+    assert longest_wait_seconds < 0.5 * total_seconds
+    assert starter.decode(encoding.result()) == text
+
+
 def test_threads_may_encode_at_once(starter: Tokenizer) -> None:
     texts = [text * 20 for text in TEXTS] * 4
     with ThreadPoolExecutor(4) as pool:
