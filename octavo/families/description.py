@@ -12,13 +12,14 @@ from pathlib import Path
 from octavo.checkpoint.gguf import GgufFile
 from octavo.checkpoint.json_file import read_json_object
 from octavo.checkpoint.safetensors_files import find_safetensors
-from octavo.checkpoint.safetensors_header import check_safetensors
+from octavo.checkpoint.safetensors_header import read_safetensors_shapes
 from octavo.checkpoint.source import ModelSource, SourceKind
 from octavo.errors import UnsupportedModelError
 from octavo.families import gpt2, llama, mistral, opt, qwen2, qwen3
 from octavo.families.config_reader import ConfigReader
 from octavo.families.family import Family
 from octavo.families.gguf_header import GgufHeader
+from octavo.families.stored_tensors import StoredTensor, match_stored_tensors
 from octavo.families.weight_map import TensorSource, expand_weight_map
 from octavo.model_spec import DecoderSpec
 
@@ -76,20 +77,30 @@ def _describe_folder(source: ModelSource) -> ModelDescription:
         known = ", ".join(family.name for family in FAMILIES)
         raise UnsupportedModelError(f"{path}: unknown model family {family_name!r} (known: {known})")
     spec = family.read(config)
-    # So that a missing or damaged file is told before anything large is loaded.
-    for path in find_safetensors(source.path).paths:
-        check_safetensors(path)
+    weight_map = expand_weight_map(spec, family.templates(spec))
+    # A tied checkpoint may still carry a copy of the embedding as its head.
+    ignored_tensors = family.ignored_tensors + ((_HEAD_NAME,) if spec.is_head_tied else ())
+    match_stored_tensors(
+        spec,
+        weight_map,
+        {
+            name: StoredTensor(shape, path)
+            for path in find_safetensors(source.path).paths
+            for name, shape in read_safetensors_shapes(path).items()
+        },
+        ignored_tensors=ignored_tensors,
+        family=family.name,
+        path=source.path,
+    )
     generation = _read_generation_config(source.path)
     # The generation settings are the newer of the two, and alone in having all of a chat model's ends.
     eos_token_ids = generation.token_ids("eos_token_id") or config.token_ids("eos_token_id")
-    # A tied checkpoint may still carry a copy of the embedding as its head.
-    tied = (_HEAD_NAME,) if spec.is_head_tied else ()
     return ModelDescription(
         source=source,
         family=family.name,
         spec=spec,
-        weight_map=expand_weight_map(spec, family.templates(spec)),
-        ignored_tensors=family.ignored_tensors + tied,
+        weight_map=weight_map,
+        ignored_tensors=ignored_tensors,
         eos_token_ids=_reachable(eos_token_ids, spec),
         default_sampling=_read_default_sampling(generation),
     )
@@ -106,6 +117,15 @@ def _describe_gguf(source: ModelSource) -> ModelDescription:
             )
         reading = readings[header.architecture]
         spec = reading.read(header)
+        weight_map = expand_weight_map(spec, reading.templates(spec))
+        match_stored_tensors(
+            spec,
+            weight_map,
+            {name: StoredTensor(tensor.shape, source.path) for name, tensor in file.tensors.items()},
+            ignored_tensors=(),
+            family=header.architecture,
+            path=source.path,
+        )
         ends = [
             token_id
             for kind in ("eos", "eot", "eom")
@@ -115,7 +135,7 @@ def _describe_gguf(source: ModelSource) -> ModelDescription:
         source=source,
         family=header.architecture,
         spec=spec,
-        weight_map=expand_weight_map(spec, reading.templates(spec)),
+        weight_map=weight_map,
         ignored_tensors=(),
         eos_token_ids=_reachable(ends, spec),
         default_sampling={},

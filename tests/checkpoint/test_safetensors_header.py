@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from octavo.checkpoint.safetensors_header import check_safetensors
+from octavo.checkpoint.safetensors_header import read_safetensors_shapes
 from octavo.errors import CheckpointError
 
 
@@ -30,27 +30,27 @@ def rewrite_header(path: Path, **entries: Any) -> None:
 
 
 def test_a_whole_file_passes(whole: Path) -> None:
-    check_safetensors(whole)
+    read_safetensors_shapes(whole)
 
 
 def test_a_file_cut_short_names_the_tensor_that_lost_its_end(whole: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'third'.*cut short"):
-        check_safetensors(whole)
+        read_safetensors_shapes(whole)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, 8, 40])
 def test_a_file_that_ends_in_its_header(whole: Path, num_bytes: int) -> None:
     whole.write_bytes(whole.read_bytes()[:num_bytes])
     with pytest.raises(CheckpointError, match="cut short"):
-        check_safetensors(whole)
+        read_safetensors_shapes(whole)
 
 
 @pytest.mark.parametrize("offsets", [[0, 10**9], [8, 0], [-8, 0], [0], "0", [0.0, 8.0]])
 def test_a_tensor_in_no_possible_place_is_named(whole: Path, offsets: object) -> None:
     rewrite_header(whole, first={"dtype": "F32", "shape": [2], "data_offsets": offsets})
     with pytest.raises(CheckpointError, match="tensor 'first'"):
-        check_safetensors(whole)
+        read_safetensors_shapes(whole)
 
 
 @pytest.mark.parametrize("header", [b"[]", b"{", b"\xff\xff", b"[" * 100_000])
@@ -58,4 +58,4 @@ def test_a_header_that_is_no_object(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(CheckpointError, match="header is not"):
-        check_safetensors(path)
+        read_safetensors_shapes(path)

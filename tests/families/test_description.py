@@ -397,3 +397,25 @@ def test_any_settings_raise_only_our_errors(
     except OctavoError as error:
         assert "\n" not in str(error)
     assert time.perf_counter() - started < 2
+
+
+def test_a_missing_or_misshapen_tensor_is_told_before_torch_loads(tmp_path: Path) -> None:
+    folder = make_tiny_model("llama", tmp_path)
+    config_path = folder / "config.json"
+    config = json.loads(config_path.read_text())
+    config_path.write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 1}))
+    program = (
+        "import sys\n"
+        "from octavo.checkpoint.source import resolve_model\n"
+        "from octavo.errors import CheckpointError\n"
+        "from octavo.families import describe_model\n"
+        "try:\n"
+        "    describe_model(resolve_model(sys.argv[1]))\n"
+        "except CheckpointError as error:\n"
+        "    print(error, 'torch' in sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert "model.safetensors: tensor 'model.layers.0.mlp" in run.stdout
+    assert run.stdout.endswith(" False\n")

@@ -6,7 +6,6 @@ Names and shapes are all checked against the files' headers before the first wei
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch import Tensor
 from octavo.checkpoint.source import SourceKind
 from octavo.compute.models.gguf_reader import GgufReader
 from octavo.compute.models.safetensors_reader import SafetensorsReader
-from octavo.errors import CheckpointError, ModelLoadError
+from octavo.errors import ModelLoadError
 from octavo.families import ModelDescription, TensorSource
+from octavo.families.stored_tensors import StoredTensor, match_stored_tensors
 
 # Values that are unpacked at a time: enough to make each call worth it, few enough to stay in cache.
 _CHUNK_VALUES = 1 << 18
@@ -59,8 +59,19 @@ def load_weights(
     reader: TensorReader = GgufReader(path) if is_gguf else SafetensorsReader(path)
     try:
         shapes = description.spec.parameter_shapes()
-        stored_names = _match_names(description, shapes, reader)
-        _check_stored(description, shapes, stored_names, reader)
+        stored_names = match_stored_tensors(
+            description.spec,
+            description.weight_map,
+            {
+                name: StoredTensor(shape, reader.path_of(name))
+                for name, shape in reader.stored_shapes().items()
+            },
+            ignored_tensors=description.ignored_tensors,
+            family=description.family,
+            path=path,
+        )
+        for name in stored_names.values():
+            reader.check_readable(name)
         num_loaded, num_values = 0, sum(math.prod(shape) for shape in shapes.values())
         weights: dict[str, Tensor] = {}
         with _one_thread():
@@ -86,58 +97,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def _match_names(
-    description: ModelDescription, shapes: Mapping[str, tuple[int, ...]], reader: TensorReader
-) -> dict[str, str]:
-    """Parameter -> the name of the stored tensor that it comes from."""
-    stored = reader.stored_shapes()
-    matches: dict[str, str] = {}
-    missing: list[str] = []
-    for name in shapes:
-        candidates = description.weight_map[name].names
-        found = next((candidate for candidate in candidates if candidate in stored), None)
-        if found is None:
-            missing.append(candidates[0])
-        else:
-            matches[name] = found
-    if missing:
-        others = _and_others(missing)
-        raise CheckpointError(description.source.path, f"is missing{others}", tensor=missing[0])
-    used = set(matches.values())
-    ignored = [re.compile(pattern) for pattern in description.ignored_tensors]
-    unexpected = [
-        name
-        for name in stored
-        if name not in used and not any(pattern.fullmatch(name) for pattern in ignored)
-    ]
-    if unexpected:
-        reason = f"is not part of a {description.family} model as its settings describe it"
-        raise CheckpointError(
-            reader.path_of(unexpected[0]), reason + _and_others(unexpected), tensor=unexpected[0]
-        )
-    return matches
-
-
-def _and_others(names: list[str]) -> str:
-    return f" (and {len(names) - 1} others)" if len(names) > 1 else ""
-
-
-def _check_stored(
-    description: ModelDescription,
-    shapes: Mapping[str, tuple[int, ...]],
-    stored_names: Mapping[str, str],
-    reader: TensorReader,
-) -> None:
-    stored = reader.stored_shapes()
-    for name, shape in shapes.items():
-        wanted = description.weight_map[name].stored_shape(shape)
-        stored_name = stored_names[name]
-        if stored[stored_name] != wanted:
-            reason = f"has shape {list(stored[stored_name])}, but the settings ask for {list(wanted)}"
-            raise CheckpointError(reader.path_of(stored_name), reason, tensor=stored_name)
-        reader.check_readable(stored_name)
 
 
 def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, path: Path) -> Tensor:

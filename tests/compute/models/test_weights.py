@@ -205,15 +205,19 @@ def test_other_number_formats_are_refused_by_name(tmp_path: Path) -> None:
         _load(_change(folder, model__norm__weight=torch.ones(48, dtype=torch.float64)))
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 100, -1])
-def test_a_cut_safetensors_file(kept: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        *[(kept, r"the file ends inside the header") for kept in (0, 4, 8, 100)],
+        (-1, r"tensor 'model\.norm\.weight': its data ends at byte"),
+    ],
+)
+def test_a_cut_safetensors_file(kept: int, reason: str, tmp_path: Path) -> None:
     folder = make_tiny_model("llama", tmp_path)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     started = time.perf_counter()
-    with pytest.raises(
-        CheckpointError, match=r"model\.safetensors: not an intact safetensors file"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {reason}") as caught:
         _load(folder)
     assert time.perf_counter() - started < 2
     assert "\n" not in str(caught.value)
