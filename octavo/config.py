@@ -17,6 +17,7 @@ from octavo.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+POLICIES = ("fcfs", "priority", "fair")
 
 _BYTE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOKEN_UNITS = {"": 1, "K": 1024, "M": 1024**2}
@@ -36,6 +37,21 @@ def parse_tokens(text: str) -> int:
     if match is None:
         raise ConfigError(f"{text!r} is not a number of tokens; write for example 4096 or 4k")
     return int(match[1]) * _TOKEN_UNITS[match[2]]
+
+
+def parse_weights(text: str) -> tuple[tuple[str, float], ...]:
+    """'alice=2,bob=0.5' -> (("alice", 2.0), ("bob", 0.5))."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, number = part.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not key.strip() or not (math.isfinite(weight) and weight > 0):
+            raise ConfigError(f"{part!r} is not KEY=WEIGHT with a weight above 0; write for example alice=2")
+        weights[key.strip()] = weight
+    return tuple(weights.items())
 
 
 def setting(
@@ -100,6 +116,15 @@ class CacheConfig:
         parse=parse_bytes,
         metavar="SIZE",
     )
+    prefix_caching: bool = setting(
+        True, "keep the KV of finished requests and reuse it for prompts that begin the same", parse=bool
+    )
+    swap_space: int = setting(
+        0,
+        "host memory to which preempted sequences may be swapped (e.g. 4GB); 0: they are recomputed",
+        parse=parse_bytes,
+        metavar="SIZE",
+    )
 
     def __post_init__(self) -> None:
         _check_at_least("--block-size", self.block_size, 1)
@@ -123,6 +148,35 @@ class SchedulerConfig:
     max_queued_requests: int = setting(
         1024, "requests that may wait; more are refused with 429", parse=int, metavar="N"
     )
+    max_queued_tokens: int | None = setting(
+        None,
+        "prompt tokens that may wait (e.g. 64k); more are refused with 429; default: no limit",
+        parse=parse_tokens,
+        metavar="TOKENS",
+    )
+    queue_timeout: float | None = setting(
+        None,
+        "seconds that a request may wait to begin before it is given up; default: no limit",
+        parse=float,
+        metavar="SECONDS",
+    )
+    policy: str = setting(
+        "fcfs",
+        "who runs first: fcfs, by arrival; priority, by the request's priority; fair, keys share by weight",
+        choices=POLICIES,
+    )
+    fair_weights: tuple[tuple[str, float], ...] = setting(
+        (),
+        "weights of keys under --policy fair, 1 for those not named (e.g. alice=2,bob=0.5)",
+        parse=parse_weights,
+        metavar="KEY=WEIGHT,...",
+    )
+    target_itl_ms: float | None = setting(
+        None,
+        "time between two tokens of a request to aim at: steps take in less prefill while they are slower",
+        parse=float,
+        metavar="MILLISECONDS",
+    )
     seed: int | None = setting(
         None, "makes requests without a seed of their own repeatable", parse=int, metavar="N"
     )
@@ -131,6 +185,15 @@ class SchedulerConfig:
         _check_at_least("--max-num-seqs", self.max_num_seqs, 1)
         _check_at_least("--max-num-batched-tokens", self.max_num_batched_tokens, 1)
         _check_at_least("--max-queued-requests", self.max_queued_requests, 1)
+        if self.max_queued_tokens is not None:
+            _check_at_least("--max-queued-tokens", self.max_queued_tokens, 1)
+        for flag, value in (("--queue-timeout", self.queue_timeout), ("--target-itl-ms", self.target_itl_ms)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{flag} must be above 0, not {value:g}")
+        if self.policy not in POLICIES:
+            raise ConfigError(f"--policy must be one of {', '.join(POLICIES)}, not {self.policy!r}")
+        if self.fair_weights and self.policy != "fair":
+            raise ConfigError("--fair-weights has an effect only with --policy fair")
         if self.max_num_seqs > self.max_num_batched_tokens:
             raise ConfigError(
                 f"--max-num-seqs ({self.max_num_seqs}) must not exceed --max-num-batched-tokens "
@@ -170,6 +233,11 @@ class ServerConfig:
     )
     max_body_bytes: int = setting(
         16 * 2**20, "largest request body accepted (e.g. 16MB)", parse=parse_bytes, metavar="SIZE"
+    )
+    admin_socket: str | None = setting(
+        None,
+        "path of a Unix socket for operators: the block map, and pinning, listing and dropping prefixes",
+        metavar="PATH",
     )
     log_requests: bool = setting(False, "log one line for each finished request", parse=bool)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from octavo.config import EngineConfig
 from octavo.request import TokenDelta
 from octavo.sampling_params import SamplingParams
+from octavo.service_params import DEFAULT_SERVICE, ServiceParams
 
 MAX_FRAME_BYTES = 256 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -31,6 +32,53 @@ class SubmitRequest(msgspec.Struct, tag="submit"):
     prompt_token_ids: list[int]
     params: SamplingParams
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    service: ServiceParams = DEFAULT_SERVICE
+
+
+class PinPrefix(msgspec.Struct, tag="pin_prefix"):
+    """Keep what is cached of these tokens for `ttl_seconds`. Answered with CacheAnswer."""
+
+    query_id: int
+    token_ids: list[int]
+    ttl_seconds: float
+    cache_salt: str = ""
+
+
+class UnpinPrefix(msgspec.Struct, tag="unpin_prefix"):
+    """Give up a pin. Answered with CacheAnswer."""
+
+    query_id: int
+    pin_id: int
+
+
+class ListPrefixes(msgspec.Struct, tag="list_prefixes"):
+    """What is cached and pinned. Answered with CacheAnswer."""
+
+    query_id: int
+
+
+class DropPrefixes(msgspec.Struct, tag="drop_prefixes"):
+    """Forget all cached prefixes, pins included; what runs is not disturbed. Answered with CacheAnswer."""
+
+    query_id: int
+
+
+class MapBlocks(msgspec.Struct, tag="map_blocks"):
+    """Which block belongs to whom. Answered with CacheAnswer."""
+
+    query_id: int
+
+
+class CacheAnswer(msgspec.Struct, tag="cache_answer"):
+    """The answer to one of the questions about the cache; exactly one of `found` and `error` is set.
+
+    `found` has builtin types only: the fields of `PrefixPin`, `CacheListing`, `BlockMap` (see
+    control/cache) by name.
+    """
+
+    query_id: int
+    found: dict[str, Any] | None = None
+    error: str | None = None
 
 
 class AbortRequest(msgspec.Struct, tag="abort"):
@@ -109,7 +157,9 @@ class EngineIdle(msgspec.Struct, tag="idle"):
 class StepStats(msgspec.Struct):
     """State of scheduler and cache after a step.
 
-    `waste` is reserved but empty slots over used slots; time spans are in seconds.
+    `waste` is reserved but empty slots over used slots; `blocks_cached` are free blocks that still hold a
+    known prefix; `sharing` is blocks saved by sharing over those needed without it; `num_swapped` are
+    sequences whose blocks are in the host pool. Time spans are in seconds.
     """
 
     num_running: int
@@ -120,10 +170,15 @@ class StepStats(msgspec.Struct):
     num_tokens: int
     num_preemptions: int
     step_seconds: float
+    blocks_cached: int = 0
+    sharing: float = 0.0
+    num_swapped: int = 0
+    host_blocks_used: int = 0
 
 
-ToEngine = StartEngine | SubmitRequest | AbortRequest | StopEngine
-ToFront = EngineReady | EngineFailed | RequestRefused | StepStarted | StepFinished | EngineIdle
+CacheQuestion = PinPrefix | UnpinPrefix | ListPrefixes | DropPrefixes | MapBlocks
+ToEngine = StartEngine | SubmitRequest | AbortRequest | StopEngine | CacheQuestion
+ToFront = EngineReady | EngineFailed | RequestRefused | StepStarted | StepFinished | EngineIdle | CacheAnswer
 
 
 def encode_frame(message: ToEngine | ToFront) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from octavo.sampling_params import SamplingParams
+from octavo.service_params import DEFAULT_SERVICE, ServiceParams
 
 
 class SequenceStatus(Enum):
@@ -13,17 +14,20 @@ class SequenceStatus(Enum):
 
     WAITING = "waiting"
     RUNNING = "running"
-    PREEMPTED = "preempted"
+    PREEMPTED = "preempted"  # its blocks are gone: it is computed again
+    SWAPPED = "swapped"  # its blocks are in the host pool
     FINISHED = "finished"
 
 
 class FinishReason(StrEnum):
-    """Why a sequence ended, in the words of the OpenAI API (plus `abort` and `error`)."""
+    """Why a sequence ended, in the words of the OpenAI API and some of our own."""
 
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
     ERROR = "error"
+    DEADLINE = "deadline"  # its time was over
+    QUEUE_TIMEOUT = "queue_timeout"  # it waited too long and never began
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,10 @@ class Request:
         seed: `params.seed`, or a drawn one; sequence i samples with `seed + i`.
         bad_words_token_ids: `params.bad_words` as token ids (text is not the engine's business).
         end_token_ids: tokens that end the output: EOS unless it is ignored, and `params.stop_token_ids`.
-        sequences: its continuations, `params.n` of them, by choice index.
+        service: urgency, owner and time limits.
+        num_cached_tokens: prompt tokens whose KV was reused when the request began; None before that.
+        sequences: its continuations: `params.num_sequences` by choice index, or, with beam search, the
+            beams that are alive.
     """
 
     request_id: str
@@ -69,6 +76,8 @@ class Request:
     seed: int
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     end_token_ids: frozenset[int] = frozenset()
+    service: ServiceParams = DEFAULT_SERVICE
+    num_cached_tokens: int | None = None
     sequences: list[Sequence] = field(default_factory=list)
 
     @property
@@ -133,7 +142,10 @@ class TokenDelta:
         finish_reason: set on the stream's last delta.
         stop_reason: the stop token id that ended it (None for EOS; stop strings are found outside).
         error: one line, when finish_reason is ERROR.
-        num_cached_tokens: prompt tokens whose KV was reused rather than computed.
+        num_cached_tokens: prompt tokens of the request whose KV was reused rather than computed; the
+            same in all of its deltas.
+        sharing: with the stream's last delta, of a request of several sequences: KV blocks saved by
+            sharing over those needed without it, mean of its steps (the vLLM paper's section 6.3).
     """
 
     request_id: str
@@ -145,3 +157,4 @@ class TokenDelta:
     stop_reason: int | None = None
     error: str | None = None
     num_cached_tokens: int = 0
+    sharing: float | None = None

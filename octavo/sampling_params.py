@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
+from typing import Literal
 
 from octavo.errors import RequestError
 
@@ -18,6 +19,7 @@ MAX_TOKEN_ID_LIST = 1024
 MAX_BAD_WORDS = 1024
 MAX_LOGPROBS = 20
 FLAGS = (
+    "use_beam_search",
     "include_stop_str_in_output",
     "ignore_eos",
     "skip_special_tokens",
@@ -25,6 +27,13 @@ FLAGS = (
     "detokenize",
 )
 SEED_RANGE = 2**63
+_BEAM_DEFAULTS = {"length_penalty": 1.0, "early_stopping": False}
+_BEAM_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "top_k": (0, -1),
+    "top_p": (1.0,),
+    "min_p": (0.0,),
+    "seed": (None,),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +44,14 @@ class SamplingParams:
         RequestError: a value is outside its range; `param` names the field.
 
     Attributes:
-        n: how many independent continuations of the prompt; continuation i uses `seed + i`.
+        n: how many continuations of the prompt to return; continuation i uses `seed + i`.
+        best_of: how many to generate, of which the `n` with the highest log-probability per token are
+            returned, best first; None: `n`. With beam search: the width of the beam.
+        use_beam_search: keep the `best_of` likeliest continuations at each step instead of sampling.
+        length_penalty: beam search: a finished beam scores its log-probability / length ** this.
+        early_stopping: beam search: when to stop once `best_of` beams have finished. True: at once;
+            False: when the best running beam, at its present length, cannot win; "never": when it
+            could not win at any length (the rules of transformers' generate).
         temperature: 0 is greedy (the largest logit, the lowest id among equals).
         top_k: keep the k likeliest tokens; 0 or -1 keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability reaches this (nucleus).
@@ -63,6 +79,10 @@ class SamplingParams:
     """
 
     n: int = 1
+    best_of: int | None = None
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -96,6 +116,12 @@ class SamplingParams:
         self._check_numbers()
         self._check_flags()
         self._check_lists()
+        self._check_beams()
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences are generated: at least `n`."""
+        return self.n if self.best_of is None else self.best_of
 
     @property
     def is_greedy(self) -> bool:
@@ -113,6 +139,12 @@ class SamplingParams:
 
     def _check_counts(self) -> None:
         _check_int("n", self.n, 1, MAX_N)
+        if self.best_of is not None:
+            _check_int("best_of", self.best_of, 1, MAX_N)
+            if self.best_of < self.n:
+                raise RequestError(
+                    f"best_of ({self.best_of}) must not be less than n ({self.n})", param="best_of"
+                )
         _check_int("top_k", self.top_k, -1, None)
         _check_int("min_tokens", self.min_tokens, 0, None)
         if self.max_tokens is not None:
@@ -135,6 +167,7 @@ class SamplingParams:
         _check_float("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _check_float("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _check_float("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+        _check_float("length_penalty", self.length_penalty, -10.0, 10.0)
         for token_id, bias in self.logit_bias.items():
             _check_int("logit_bias", token_id, 0, None)
             _check_float("logit_bias", bias, -100.0, 100.0)
@@ -165,6 +198,30 @@ class SamplingParams:
                 _check_int(name, token_id, 0, None)
         if self.stop and not self.detokenize:
             raise RequestError("stop strings need detokenize=True", param="stop")
+
+    def _check_beams(self) -> None:
+        """Refuse what beam search, or its absence, leaves without effect."""
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise RequestError(
+                f"early_stopping must be true, false or 'never', not {self.early_stopping!r}",
+                param="early_stopping",
+            )
+        if not self.use_beam_search:
+            for name in ("length_penalty", "early_stopping"):
+                if getattr(self, name) not in (_BEAM_DEFAULTS[name], None):
+                    raise RequestError(f"{name} has an effect only with use_beam_search", param=name)
+            return
+        if self.temperature not in (0.0, 1.0):
+            raise RequestError(
+                "beam search does not sample: temperature must be left out or 0", param="temperature"
+            )
+        for name, neutral in _BEAM_NEUTRAL.items():
+            if getattr(self, name) not in neutral:
+                raise RequestError(f"beam search does not sample: {name} would have no effect", param=name)
+        if self.prompt_logprobs is not None:
+            raise RequestError("prompt_logprobs cannot go with beam search", param="prompt_logprobs")
+        if self.max_tokens == 0:
+            raise RequestError("beam search needs max_tokens of at least 1", param="max_tokens")
 
 
 def _as_tuple(name: str, values: object) -> tuple[object, ...]:

@@ -7,18 +7,32 @@ tensors, requests or text, so a fake executor and a real one obey the same proto
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from octavo.request import TokenLogprobs
 from octavo.sampling_params import SamplingParams
 
 
+class CopyKind(Enum):
+    """Between which pools a block's KV is copied."""
+
+    WITHIN = "within"  # device to device: copy-on-write, and the shared part of a block
+    SWAP_OUT = "swap_out"  # device to host
+    SWAP_IN = "swap_in"  # host to device
+
+
 @dataclass(frozen=True, slots=True)
 class BlockCopy:
-    """Copy one block's KV, in every layer, before anything of the step is written."""
+    """Copy one block's KV, in every layer, before anything of the step is written.
+
+    Ids are of the device pool, except the target of a SWAP_OUT and the source of a SWAP_IN: those are of
+    the host pool.
+    """
 
     source_block_id: int
     target_block_id: int
+    kind: CopyKind = CopyKind.WITHIN
 
 
 @dataclass(slots=True)  # not frozen: hundreds are made in every step, and freezing doubles the cost
@@ -32,6 +46,8 @@ class SampleRequest:
         suppressed_token_ids: tokens that may not come now (EOS and stops before `min_tokens`).
         bad_words_token_ids: token sequences that may not be completed.
         prompt_token_ids, output_token_ids: the history, only where `params.needs_history`.
+        num_candidates: 0 to choose a token; more to report that many likeliest ones instead (beam
+            search), scored as `Candidate` says.
     """
 
     params: SamplingParams
@@ -41,6 +57,7 @@ class SampleRequest:
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     prompt_token_ids: list[int] = field(default_factory=list)
     output_token_ids: list[int] = field(default_factory=list)
+    num_candidates: int = 0
 
 
 @dataclass(slots=True)  # not frozen: see SampleRequest
@@ -71,7 +88,10 @@ class SequenceSlice:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One forward pass: first the copies, then all slices together."""
+    """One forward pass: first the copies, in their order, then all slices together.
+
+    The order matters: a block may be a copy's source and, freed since, the target of a later one.
+    """
 
     step_id: int
     slices: list[SequenceSlice]
@@ -91,23 +111,47 @@ class SampledToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to go on after a slice.
+
+    Attributes:
+        score: natural log of the token's probability, after the request's bans, biases and penalties,
+            which apply to log-probabilities here (as in transformers' beam search); not normalised again.
+        logprobs: of the model's own distribution, where the client asked for them.
+    """
+
+    token_id: int
+    score: float
+    logprobs: TokenLogprobs | None = None
+
+
+class BlockCopyError(RuntimeError):
+    """A plan's copies could not be made: what its blocks hold is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What came of a plan.
 
     Attributes:
         step_id: the plan's.
         tokens: sequence_id -> chosen token, for each slice with `sample` that did not fail.
+        candidates: sequence_id -> likeliest tokens, best first, where `sample.num_candidates` asks for
+            them (fewer where not so many can come); such a slice is not in `tokens`.
         prompt_logprobs: sequence_id -> one entry per `prompt_logprob_targets` of its slice.
         failures: sequence_id -> one line, for slices that broke on their own (a row whose logits are
             not finite, a sampler fault); the other rows are good.
-        compute_seconds: time the executor spent on it.
+        compute_seconds: time the executor spent on it, copies included.
+        copy_seconds: time it spent on the block copies.
     """
 
     step_id: int
     tokens: dict[int, SampledToken]
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
     compute_seconds: float = 0.0
+    copy_seconds: float = 0.0
 
 
 class Executor(Protocol):
@@ -121,8 +165,10 @@ class Executor(Protocol):
         """Wait for the oldest plan in flight and return its result.
 
         Raises:
-            Exception: the pass as a whole failed. The plan is then no longer in flight, and may be
-                submitted again, whole or in parts: writing the same KV twice is harmless.
+            BlockCopyError: the plan's copies failed.
+            Exception: the pass as a whole failed, after its copies were made. The plan is then no longer
+                in flight; its slices may be submitted again, in parts, without the copies: writing the
+                same KV twice is harmless.
         """
 
     def close(self) -> None:

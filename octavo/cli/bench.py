@@ -16,8 +16,8 @@ from octavo.cli.config_flags import (
     add_config_flags,
     add_engine_flags,
     add_model_positional,
-    flag_of,
     flag_type,
+    flag_words,
     read_config,
     read_engine_config,
 )
@@ -120,7 +120,7 @@ def _serve_arguments(given: dict[str, Any]) -> list[str]:
     for group in ENGINE_GROUPS:
         for field in fields(group):
             if field.name in given and field.name != "model":
-                arguments += [flag_of(field.name), str(given[field.name])]
+                arguments += flag_words(field, given[field.name])
     return arguments
 
 

@@ -93,6 +93,16 @@ def flag_of(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
+def flag_words(field: Field[Any], value: Any) -> list[str]:
+    """A value as one would type it for `field`: the flag, and what follows it."""
+    flag = flag_of(field.name)
+    if field.metadata["parse"] is bool:
+        return [flag if value else flag.replace("--", "--no-", 1)] if value != field.default else []
+    if isinstance(value, tuple):
+        return [flag, ",".join(f"{key}={number:g}" for key, number in value)]
+    return [flag, str(value)]
+
+
 def group_title(group: type[Any]) -> str:
     """The first line of a config dataclass's docstring, as a heading."""
     return (group.__doc__ or group.__name__).splitlines()[0].rstrip(".")
@@ -100,9 +110,11 @@ def group_title(group: type[Any]) -> str:
 
 def default_text(field: Field[Any]) -> str | None:
     """A field's default as one would type it; None where the help itself says what happens."""
-    if field.default is MISSING or field.default is None or field.default is False:
+    if field.default is MISSING or field.default in (None, ()) or isinstance(field.default, bool):
         return None
     if field.metadata["parse"].__name__ == "parse_bytes":
+        if field.default == 0:
+            return None  # off, as the help says
         return _bytes_text(field.default)
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
 
@@ -125,7 +137,8 @@ def _add_flag(section: argparse._ArgumentGroup, field: Field[Any]) -> None:
     metadata = field.metadata
     flag, help_text = flag_of(field.name), metadata["help"]
     if metadata["parse"] is bool:
-        section.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=help_text)
+        action = argparse.BooleanOptionalAction if field.default else "store_true"
+        section.add_argument(flag, action=action, default=argparse.SUPPRESS, help=help_text)
         return
     if metadata["env"] is not None:
         help_text += f" (environment: {metadata['env']})"

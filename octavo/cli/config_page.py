@@ -33,6 +33,8 @@ def _render_row(field: Field[Any]) -> str:
     metadata = field.metadata
     name = "MODEL" if field.name == "model" else flag_of(field.name)
     value = "\\|".join(metadata["choices"]) if metadata["choices"] else metadata["metavar"]
+    if field.default is True:
+        name = flag_of(f"no_{field.name}")
     shown = f"`{name}`" if value in (None, "MODEL") else f"`{name}` {value}"
     meaning = metadata["help"].replace("%%", "%").replace("|", "\\|")
     if metadata["env"] is not None:

@@ -7,7 +7,7 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, Literal
 
 from octavo.cli.config_flags import flag_of, flag_type
 from octavo.sampling_params import SamplingParams
@@ -63,14 +63,9 @@ def _flag_keywords(hint: Any, *, is_on: bool) -> dict[str, Any]:
     """What argparse needs to read a value of this type."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction if is_on else "store_true"}
-    if hint in (int, int | None):
-        return {"type": flag_type(int), "metavar": "N"}
-    if hint is float:
-        return {"type": flag_type(float), "metavar": "X"}
-    if hint == dict[int, float]:
-        return {"type": _parse_bias, "action": "append", "metavar": "ID=BIAS"}
-    if hint == Sequence[int]:
-        return {"type": _parse_ids, "metavar": "ID,ID..."}
+    for known, keywords in _KEYWORDS:
+        if hint == known:
+            return keywords
     return {"action": "append", "metavar": "TEXT"}
 
 
@@ -83,9 +78,26 @@ def _parse_ids(text: str) -> list[int]:
         ) from None
 
 
+def _parse_early_stopping(text: str) -> bool | str:
+    words: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}
+    if text not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of true, false, never")
+    return words[text]
+
+
 def _parse_bias(text: str) -> tuple[int, float]:
     token_id, _, bias = text.partition("=")
     try:
         return int(token_id), float(bias)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not ID=BIAS; write for example 15=-100") from None
+
+
+_KEYWORDS: tuple[tuple[Any, dict[str, Any]], ...] = (
+    (int, {"type": flag_type(int), "metavar": "N"}),
+    (int | None, {"type": flag_type(int), "metavar": "N"}),
+    (float, {"type": flag_type(float), "metavar": "X"}),
+    (dict[int, float], {"type": _parse_bias, "action": "append", "metavar": "ID=BIAS"}),
+    (Sequence[int], {"type": _parse_ids, "metavar": "ID,ID..."}),
+    (bool | Literal["never"], {"type": _parse_early_stopping, "metavar": "true|false|never"}),
+)

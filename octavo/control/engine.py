@@ -208,7 +208,9 @@ class Engine:
             first.tokens | second.tokens,
             first.prompt_logprobs | second.prompt_logprobs,
             first.failures | second.failures,
+            first.candidates | second.candidates,
             first.compute_seconds + second.compute_seconds,
+            first.copy_seconds + second.copy_seconds,
         )
 
     def _forget(self, draft: StepDraft) -> None:
