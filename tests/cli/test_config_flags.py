@@ -11,7 +11,7 @@ from octavo.cli.config_flags import (
     ENGINE_GROUPS,
     add_config_flags,
     add_engine_flags,
-    flag_of,
+    flag_words,
     read_config,
     read_engine_config,
 )
@@ -35,14 +35,23 @@ def test_nothing_typed_gives_the_defaults():
 
 def test_every_field_has_a_flag_that_arrives():
     values = {"port": "1", "block_size": "8", "max_num_seqs": "4", "device": "cpu", "dtype": "float32"}
+    values |= {"policy": "priority", "fair_weights": "a=2,b=0.5"}
     for group in (*ENGINE_GROUPS, ServerConfig):
         for field in fields(group):
             parse_value = field.metadata["parse"]
             text = values.get(field.name, "2048")
-            typed = [flag_of(field.name)] if parse_value is bool else [flag_of(field.name), text]
-            config = read_config(group, parse(*typed))
-            expected = True if parse_value is bool else parse_value(text)
-            assert getattr(config, field.name) == expected
+            expected = not field.default if parse_value is bool else parse_value(text)
+            typed = flag_words(field, expected)
+            given = parse(*typed)
+            assert given == {field.name: expected}
+            if field.name != "fair_weights":  # needs --policy fair beside it
+                assert getattr(read_config(group, given), field.name) == expected
+
+
+def test_weights_of_keys_are_read():
+    config = read_engine_config(parse("--policy", "fair", "--fair-weights", "alice=2,bob=0.5"))
+    assert config.scheduler.fair_weights == (("alice", 2.0), ("bob", 0.5))
+    assert read_engine_config(parse("--no-prefix-caching")).cache.prefix_caching is False
 
 
 def test_units_are_read():
