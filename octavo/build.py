@@ -6,7 +6,7 @@ Puts text parts together without importing torch, and engines with it. Owns no b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from octavo.checkpoint.source import ModelSource, resolve_model
@@ -14,11 +14,15 @@ from octavo.config import EngineConfig, ModelConfig, limit_openmp_spinning
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.cache.cache_size import block_bytes, num_blocks_within
 from octavo.control.engine import Engine
+from octavo.control.scheduler.policy import make_policy
+from octavo.control.scheduler.preemption import PreemptionCost
 from octavo.control.scheduler.scheduler import Scheduler
 from octavo.control.text.chat_template import ChatTemplate
+from octavo.control.text.output_text import OutputText
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import ConfigError
 from octavo.families import ModelDescription, describe_model
+from octavo.sampling_params import SamplingParams
 
 # Share of the memory that is free beside the weights which the KV pool takes unless told otherwise.
 # The rest is for activations, the operating system's file cache and whatever else the machine does.
@@ -101,11 +105,22 @@ def build_engine(
     bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element)
     budget_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * worker.free_memory_bytes())
     num_blocks = num_blocks_within(budget_bytes, bytes_per_block)
-    worker.allocate_kv(num_blocks, block_size)
+    num_host_blocks = _num_host_blocks(config.cache.swap_space, bytes_per_block)
+    worker.allocate_kv(num_blocks, block_size, num_host_blocks=num_host_blocks)
+    cache = BlockManager(
+        num_blocks,
+        block_size,
+        prefix_caching=config.cache.prefix_caching,
+        num_host_blocks=num_host_blocks,
+    )
+    target_itl_ms = config.scheduler.target_itl_ms
     scheduler = Scheduler(
-        BlockManager(num_blocks, block_size),
+        cache,
         max_num_seqs=config.scheduler.max_num_seqs,
         max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
+        policy=make_policy(config.scheduler.policy, dict(config.scheduler.fair_weights)),
+        target_itl_seconds=None if target_itl_ms is None else target_itl_ms / 1000,
+        preemption_cost=PreemptionCost(bytes_per_block) if num_host_blocks else None,
     )
     engine = Engine(
         scheduler,
@@ -114,7 +129,10 @@ def build_engine(
         vocab_size=spec.vocab_size,
         max_model_len=max_model_len,
         max_queued_requests=config.scheduler.max_queued_requests,
+        max_queued_tokens=config.scheduler.max_queued_tokens,
+        queue_timeout_seconds=config.scheduler.queue_timeout,
         seed=config.scheduler.seed,
+        find_stop=_LazyStopFinder(config.model),
     )
     facts = EngineFacts(
         model_name=description.source.name,
@@ -130,6 +148,44 @@ def build_engine(
         load_seconds=time.monotonic() - started_seconds,
     )
     return EngineParts(engine, facts)
+
+
+class _LazyStopFinder:
+    """Stop strings in the outputs of beam searches. The engine has no text until a request needs it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._tokenizer: Tokenizer | None = None
+
+    def __call__(
+        self, params: SamplingParams, prompt_token_ids: Sequence[int]
+    ) -> Callable[[Sequence[int]], bool]:
+        if self._tokenizer is None:
+            self._tokenizer = _load_tokenizer(self._config)
+        tokenizer = self._tokenizer
+
+        def find_stop(output_token_ids: Sequence[int]) -> bool:
+            output_text = OutputText(tokenizer, params, prompt_token_ids)
+            return output_text.push(output_token_ids, finished=True).stop_string is not None
+
+        return find_stop
+
+
+def _load_tokenizer(config: ModelConfig) -> Tokenizer:
+    if config.tokenizer is not None:
+        return Tokenizer.load(resolve_model(config.tokenizer))
+    return Tokenizer.load(resolve_model(config.model, revision=config.revision))
+
+
+def _num_host_blocks(swap_space: int, bytes_per_block: int) -> int:
+    """Blocks of the host pool; none where there is to be none."""
+    if swap_space == 0:
+        return 0
+    if swap_space < bytes_per_block:
+        raise ConfigError(
+            f"--swap-space of {swap_space} bytes cannot hold one block of {bytes_per_block} bytes"
+        )
+    return swap_space // bytes_per_block
 
 
 def _resolve_max_model_len(wanted: int | None, max_positions: int) -> int:

@@ -59,13 +59,19 @@ class Request:
         params: how to decode.
         max_tokens: `params.max_tokens` resolved against the context (never None).
         arrival_seconds: when the engine received it, on the monotonic clock.
+        arrival_index: how many requests the engine had received before it.
         seed: `params.seed`, or a drawn one; sequence i samples with `seed + i`.
         bad_words_token_ids: `params.bad_words` as token ids (text is not the engine's business).
         end_token_ids: tokens that end the output: EOS unless it is ignored, and `params.stop_token_ids`.
         service: urgency, owner and time limits.
         num_cached_tokens: prompt tokens whose KV was reused when the request began; None before that.
+        sharing_total, num_sharing_steps: KV blocks saved by sharing among its sequences over those needed
+            without it, summed over so many steps.
+        num_candidates: for beam search: how many tokens are wanted after each beam; else 0.
         sequences: its continuations: `params.num_sequences` by choice index, or, with beam search, the
             beams that are alive.
+        needs_history: whether sampling has to see its earlier tokens.
+        is_plain: whether its sampling needs nothing but the parameters, once the minimum is reached.
     """
 
     request_id: str
@@ -74,11 +80,27 @@ class Request:
     max_tokens: int
     arrival_seconds: float
     seed: int
+    arrival_index: int = 0
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     end_token_ids: frozenset[int] = frozenset()
     service: ServiceParams = DEFAULT_SERVICE
     num_cached_tokens: int | None = None
+    sharing_total: float = 0.0
+    num_sharing_steps: int = 0
+    num_candidates: int = 0
     sequences: list[Sequence] = field(default_factory=list)
+    needs_history: bool = field(init=False)
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Asked for each token of each sequence.
+        self.needs_history = self.params.needs_history or bool(self.bad_words_token_ids)
+        self.is_plain = not (self.needs_history or self.num_candidates or self.params.min_tokens)
+
+    @property
+    def sharing(self) -> float | None:
+        """Mean of its steps; None for a request of one sequence."""
+        return self.sharing_total / self.num_sharing_steps if self.num_sharing_steps else None
 
     @property
     def is_finished(self) -> bool:
@@ -97,7 +119,8 @@ class Sequence:
         num_prompt_tokens: how many of `token_ids` are the prompt.
         num_computed_tokens: how many of `token_ids` have their KV in the cache.
         status: written by the scheduler alone.
-        num_preemptions: how often it lost its blocks.
+        num_preemptions: how often it lost its blocks or was swapped out.
+        prefix_keys: keys of its whole blocks, as far as they were needed; the BlockManager's alone.
         prompt_logprobs: gathered chunk by chunk while the prompt is prefilled.
     """
 
@@ -110,6 +133,7 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     num_preemptions: int = 0
+    prefix_keys: list[bytes] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     @property

@@ -6,6 +6,7 @@ tensors, requests or text, so a fake executor and a real one obey the same proto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -55,8 +56,8 @@ class SampleRequest:
     position: int
     suppressed_token_ids: tuple[int, ...] = ()
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
-    prompt_token_ids: list[int] = field(default_factory=list)
-    output_token_ids: list[int] = field(default_factory=list)
+    prompt_token_ids: Sequence[int] = ()
+    output_token_ids: Sequence[int] = ()
     num_candidates: int = 0
 
 
@@ -82,7 +83,7 @@ class SequenceSlice:
     start_position: int
     block_ids: list[int]
     sample: SampleRequest | None = None
-    prompt_logprob_targets: list[int] = field(default_factory=list)
+    prompt_logprob_targets: Sequence[int] = ()
     num_prompt_logprobs: int = 0
 
 

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from octavo.request import TokenLogprobs
 from octavo.sampling_params import SamplingParams
-from octavo.step import SampledToken, SampleRequest, SequenceSlice, StepPlan, StepResult
+from octavo.step import (
+    BlockCopy,
+    Candidate,
+    CopyKind,
+    SampledToken,
+    SampleRequest,
+    SequenceSlice,
+    StepPlan,
+    StepResult,
+)
 
 
 class FakePlanError(AssertionError):
@@ -21,10 +30,11 @@ class FakePlanError(AssertionError):
 class FakeExecutor:
     """Slots that hold token ids; None marks a slot that was never written or has been poisoned."""
 
-    def __init__(self, num_blocks: int, block_size: int, vocab_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, vocab_size: int, num_host_blocks: int = 0) -> None:
         self.block_size = block_size
         self.vocab_size = vocab_size
         self.slots: list[list[int | None]] = [[None] * block_size for _ in range(num_blocks)]
+        self.host_slots: list[list[int | None]] = [[None] * block_size for _ in range(num_host_blocks)]
         self.plans_run = 0
         self.num_tokens_computed = 0
         self.is_closed = False
@@ -35,9 +45,9 @@ class FakeExecutor:
 
     def collect(self) -> StepResult:
         plan = self._in_flight.popleft()
-        self._copy_blocks(plan)
+        self.copy_now(plan.block_copies)
         self._write(plan)
-        tokens, prompt_logprobs = {}, {}
+        tokens, prompt_logprobs, candidates = {}, {}, {}
         for piece in plan.slices:
             prefix = self._read(piece, piece.start_position + len(piece.token_ids))
             if piece.prompt_logprob_targets:
@@ -47,6 +57,9 @@ class FakeExecutor:
                 ]
             if piece.sample is not None:
                 self._check_sample(piece.sample, prefix)
+                if piece.sample.num_candidates:
+                    candidates[piece.sequence_id] = fake_candidates(prefix, self.vocab_size, piece.sample)
+                    continue
                 token_id = fake_token(prefix, piece.sample.seed, self.vocab_size, piece.sample)
                 logprobs = None
                 if piece.sample.params.logprobs is not None:
@@ -54,7 +67,7 @@ class FakeExecutor:
                 tokens[piece.sequence_id] = SampledToken(token_id, logprobs)
         self.plans_run += 1
         self.num_tokens_computed += plan.num_tokens
-        return StepResult(plan.step_id, tokens, prompt_logprobs)
+        return StepResult(plan.step_id, tokens, prompt_logprobs, candidates=candidates)
 
     def close(self) -> None:
         self.is_closed = True
@@ -64,13 +77,17 @@ class FakeExecutor:
         for block_id in block_ids:
             self.slots[block_id] = [None] * self.block_size
 
-    def _copy_blocks(self, plan: StepPlan) -> None:
-        targets = [copy.target_block_id for copy in plan.block_copies]
-        sources = {copy.source_block_id for copy in plan.block_copies}
-        _require(len(set(targets)) == len(targets), f"a block is the target of two copies: {targets}")
-        _require(sources.isdisjoint(targets), f"copies build on each other: {plan.block_copies}")
-        for copy in plan.block_copies:
-            self.slots[copy.target_block_id] = list(self.slots[copy.source_block_id])
+    def poison_host(self, block_ids: Iterable[int]) -> None:
+        """The same in the host pool."""
+        for block_id in block_ids:
+            self.host_slots[block_id] = [None] * self.block_size
+
+    def copy_now(self, copies: Iterable[BlockCopy]) -> None:
+        """Make copies at once, in their order."""
+        for copy in copies:
+            sources = self.host_slots if copy.kind is CopyKind.SWAP_IN else self.slots
+            targets = self.host_slots if copy.kind is CopyKind.SWAP_OUT else self.slots
+            targets[copy.target_block_id] = list(sources[copy.source_block_id])
 
     def _write(self, plan: StepPlan) -> None:
         written: set[tuple[int, int]] = set()
@@ -98,7 +115,8 @@ class FakeExecutor:
     def _check_sample(sample: SampleRequest, prefix: list[int]) -> None:
         _require(sample.position == len(prefix), f"position {sample.position} of {len(prefix)} tokens")
         if sample.params.needs_history:
-            _require(sample.prompt_token_ids + sample.output_token_ids == prefix, "the history is wrong")
+            history = [*sample.prompt_token_ids, *sample.output_token_ids]
+            _require(history == prefix, "the history is wrong")
 
 
 class FaultyExecutor(FakeExecutor):
@@ -118,7 +136,7 @@ class FaultyExecutor(FakeExecutor):
         plan = self._in_flight[0]
         if any(map(self.is_fatal, plan.slices)):
             self._in_flight.popleft()
-            self._copy_blocks(plan)
+            self.copy_now(plan.block_copies)
             self._write(plan)
             raise RuntimeError("the device said no at 0x7f00")
         return super().collect()
@@ -130,6 +148,17 @@ def fake_token(prefix: Sequence[int], seed: int, vocab_size: int, sample: Sample
     while token_id in sample.suppressed_token_ids:
         token_id = (token_id + 1) % vocab_size
     return token_id
+
+
+def fake_candidates(prefix: Sequence[int], vocab_size: int, sample: SampleRequest) -> list[Candidate]:
+    """The likeliest tokens after a prefix: their scores are a hash of it, too."""
+    scored = [
+        Candidate(token_id, -1.0 - (hash((token_id, *prefix)) % 100_003) / 10_000)
+        for token_id in range(vocab_size)
+        if token_id not in sample.suppressed_token_ids
+    ]
+    scored.sort(key=lambda candidate: (-candidate.score, candidate.token_id))
+    return scored[: sample.num_candidates]
 
 
 def fake_prompt_logprob(prefix: Sequence[int], target: int) -> TokenLogprobs:

@@ -20,12 +20,14 @@ class RequestLimits:
     vocab_size: width of the logits: token ids are checked against it and not against the tokenizer.
     max_model_len: longest context in tokens, prompt and output together.
     num_blocks, block_size: the KV pool.
+    max_num_seqs: sequences that may be in one step.
     """
 
     vocab_size: int
     max_model_len: int
     num_blocks: int
     block_size: int
+    max_num_seqs: int
 
     def check(
         self,
@@ -52,7 +54,30 @@ class RequestLimits:
             if not token_ids:
                 raise RequestError("a bad word has no tokens", param="bad_words")
             self._check_token_ids("bad_words", token_ids)
-        return self._resolve_max_tokens(len(prompt_token_ids), params)
+        max_tokens = self._resolve_max_tokens(len(prompt_token_ids), params)
+        if params.use_beam_search:
+            self._check_beams(len(prompt_token_ids), max_tokens, params)
+        return max_tokens
+
+    def _check_beams(self, num_prompt_tokens: int, max_tokens: int, params: SamplingParams) -> None:
+        """Beams run together or not at all, so all of them have to fit, at worst without sharing."""
+        width = params.num_sequences
+        name = "n" if params.best_of is None else "best_of"
+        if width > self.max_num_seqs:
+            raise RequestError(
+                f"a beam search of width {width} does not fit into steps of {self.max_num_seqs} sequences",
+                param=name,
+            )
+        needed = width * (
+            blocks_for_tokens(slots_for_request(num_prompt_tokens, max_tokens), self.block_size) + 1
+        )
+        if needed > self.num_blocks:
+            raise ContextLengthError(
+                f"a beam search of width {width} over {num_prompt_tokens} + {max_tokens} tokens may need "
+                f"{needed} KV blocks, and the whole cache has {self.num_blocks}; ask for less, or serve "
+                "with more --kv-cache-memory",
+                param=name,
+            )
 
     def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:

@@ -14,7 +14,11 @@ class StepTrace:
         num_prefill_tokens, num_decode_tokens: tokens that the step computed.
         blocks_used, blocks_free: KV blocks.
         used_slots, empty_slots: slots of used blocks with and without a token.
-        num_preemptions: sequences that lost their blocks for this step.
+        blocks_cached: free blocks that hold a known prefix.
+        sharing: blocks saved by sharing over those needed without it.
+        num_swapped: sequences whose blocks are in the host pool.
+        host_blocks_used: blocks of the host pool.
+        num_preemptions: sequences that lost their blocks for this step, or were swapped out.
         plan_seconds: scheduling.
         compute_seconds: the executor's own measure of its work.
         step_seconds: all of it.
@@ -29,6 +33,10 @@ class StepTrace:
     blocks_free: int
     used_slots: int
     empty_slots: int
+    blocks_cached: int
+    sharing: float
+    num_swapped: int
+    host_blocks_used: int
     num_preemptions: int
     plan_seconds: float
     compute_seconds: float

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.engine import Engine
+from octavo.control.scheduler.policy import Policy
+from octavo.control.scheduler.preemption import PreemptionCost
 from octavo.control.scheduler.scheduler import Scheduler
 from octavo.control.step_trace import StepTrace
 from octavo.request import FinishReason, TokenDelta
@@ -20,8 +23,8 @@ EOS_TOKEN_ID = 0
 class RecordingExecutor(FakeExecutor):
     """Keeps every plan that it was given."""
 
-    def __init__(self, num_blocks: int, block_size: int, vocab_size: int) -> None:
-        super().__init__(num_blocks, block_size, vocab_size)
+    def __init__(self, num_blocks: int, block_size: int, vocab_size: int, num_host_blocks: int = 0) -> None:
+        super().__init__(num_blocks, block_size, vocab_size, num_host_blocks)
         self.plans: list[StepPlan] = []
 
     def collect(self) -> StepResult:
@@ -60,12 +63,24 @@ class FakeEngine:
         seed: int | None = None,
         executor: FakeExecutor | None = None,
         cache: BlockManager | None = None,
+        prefix_caching: bool = False,
+        num_host_blocks: int = 0,
+        policy: Policy | None = None,
+        preemption_cost: PreemptionCost | None = None,
+        **limits: Any,
     ) -> None:
-        self.cache = cache or BlockManager(num_blocks, block_size)
-        self.recorder = RecordingExecutor(num_blocks, block_size, VOCAB_SIZE)
+        """`limits` are further arguments of Engine."""
+        self.cache = cache or BlockManager(
+            num_blocks, block_size, prefix_caching=prefix_caching, num_host_blocks=num_host_blocks
+        )
+        self.recorder = RecordingExecutor(num_blocks, block_size, VOCAB_SIZE, num_host_blocks)
         self.executor = executor or self.recorder
         self.scheduler = Scheduler(
-            self.cache, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+            self.cache,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            policy=policy,
+            preemption_cost=preemption_cost,
         )
         self.engine = Engine(
             self.scheduler,
@@ -75,6 +90,7 @@ class FakeEngine:
             max_model_len=max_model_len,
             max_queued_requests=max_queued_requests,
             seed=seed,
+            **limits,
         )
         self.outputs: dict[tuple[str, int], Output] = defaultdict(Output)
         self.traces: list[StepTrace] = []
@@ -94,7 +110,7 @@ class FakeEngine:
         assert self.engine.last_step is not None
         self.traces.append(self.engine.last_step)
         self.cache.check_invariants()
-        self.executor.poison(self.cache.free_block_ids)
+        self.executor.poison(self.cache.pool.empty_block_ids)
         return deltas
 
     def run(self, limit: int = 10_000) -> dict[tuple[str, int], Output]:

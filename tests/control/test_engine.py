@@ -104,7 +104,7 @@ def test_histories_travel_only_where_sampling_needs_them():
     fake.run()
     plain, penalised, banned = [piece.sample for piece in fake.plans[2].slices]
     assert plain is not None and penalised is not None and banned is not None
-    assert (plain.prompt_token_ids, plain.output_token_ids) == ([], [])
+    assert not plain.prompt_token_ids and not plain.output_token_ids
     assert penalised.prompt_token_ids == PROMPT
     assert penalised.output_token_ids == fake.outputs["b", 0].token_ids[:2]
     assert banned.bad_words_token_ids == ((4, 5),)

@@ -174,7 +174,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert num_tokens > 0, "a step without progress"
             assert trace is not None and trace.num_tokens == num_tokens
         self.cache.check_invariants()
-        self.executor.poison(self.cache.free_block_ids)
+        self.executor.poison(self.cache.pool.empty_block_ids)
 
 
 TestEngineMachine = EngineMachine.TestCase

@@ -6,8 +6,8 @@ from octavo.control.request_limits import RequestLimits
 from octavo.errors import ContextLengthError, RequestError
 from octavo.sampling_params import SamplingParams
 
-LIMITS = RequestLimits(vocab_size=100, max_model_len=64, num_blocks=1000, block_size=4)
-SMALL_POOL = RequestLimits(vocab_size=100, max_model_len=64, num_blocks=5, block_size=4)
+LIMITS = RequestLimits(vocab_size=100, max_model_len=64, num_blocks=1000, block_size=4, max_num_seqs=16)
+SMALL_POOL = RequestLimits(vocab_size=100, max_model_len=64, num_blocks=5, block_size=4, max_num_seqs=16)
 
 
 @pytest.mark.parametrize(

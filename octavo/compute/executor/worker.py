@@ -84,8 +84,8 @@ class Worker:
         """Memory on the worker's device that can still be allocated, beside the weights."""
         return free_memory_bytes(self._decoder.device)
 
-    def allocate_kv(self, num_blocks: int, block_size: int) -> None:
-        """Take the memory of the KV cache.
+    def allocate_kv(self, num_blocks: int, block_size: int, *, num_host_blocks: int = 0) -> None:
+        """Take the memory of the KV cache, and of the host pool to which it is swapped.
 
         Raises:
             ConfigError: it cannot be had.
@@ -97,6 +97,7 @@ class Worker:
             block_size=block_size,
             dtype=self._decoder.dtype,
             device=self._decoder.device,
+            num_host_blocks=num_host_blocks,
         )
         self._runner = ModelRunner(self._decoder, storage)
 

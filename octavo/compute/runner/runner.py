@@ -45,12 +45,16 @@ class ModelRunner:
         """Copy blocks, push all slices through the model, sample where the plan asks for it.
 
         Raises:
+            BlockCopyError: the block copies failed.
             ValueError: the plan names a token, position or block that does not exist. Nothing but its
                 block copies has been written then.
         """
         started_seconds = time.perf_counter()
         result = StepResult(step_id=plan.step_id, tokens={})
-        self._kv_storage.copy_blocks(plan.block_copies)
+        copy_seconds = 0.0
+        if plan.block_copies:
+            self._kv_storage.copy_blocks(plan.block_copies)
+            copy_seconds = time.perf_counter() - started_seconds
         if plan.slices:
             inputs = build_batch_inputs(plan, self._limits, self._decoder.device)
             hidden = self._decoder.forward(inputs.token_ids, inputs.attention, self._kv_storage.layers)
@@ -58,7 +62,8 @@ class ModelRunner:
                 if piece.prompt_logprob_targets:
                     self._score_prompt(piece, hidden[row_start:], result)
             self._sample(plan, inputs, hidden, result)
-        return replace(result, compute_seconds=time.perf_counter() - started_seconds)
+        compute_seconds = time.perf_counter() - started_seconds
+        return replace(result, compute_seconds=compute_seconds, copy_seconds=copy_seconds)
 
     def _sample(self, plan: StepPlan, inputs: BatchInputs, hidden: Tensor, result: StepResult) -> None:
         """Choose the token after each slice that wants one; adds to the result's tokens and failures."""

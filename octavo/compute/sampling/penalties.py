@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def edit_logits(row: Tensor, request: SampleRequest) -> None:  # [vocab_size] fl
         apply_penalties(row, params, request.prompt_token_ids, request.output_token_ids)
 
 
-def completed_bad_words(bad_words: Collection[tuple[int, ...]], output_token_ids: list[int]) -> set[int]:
+def completed_bad_words(bad_words: Collection[tuple[int, ...]], output_token_ids: Sequence[int]) -> set[int]:
     """The tokens that would complete a bad word whose earlier tokens end the output.
 
     As in vLLM, a bad word that began in the prompt is not the output's, and may be completed.
@@ -75,8 +75,8 @@ def completed_bad_words(bad_words: Collection[tuple[int, ...]], output_token_ids
 def apply_penalties(
     row: Tensor,  # [vocab_size] float32, in place
     params: SamplingParams,
-    prompt_token_ids: list[int],
-    output_token_ids: list[int],
+    prompt_token_ids: Sequence[int],
+    output_token_ids: Sequence[int],
 ) -> None:
     """Repetition over prompt and output (CTRL, arXiv:1909.05858); frequency and presence over the output.
 

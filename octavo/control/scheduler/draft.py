@@ -19,8 +19,9 @@ class StepDraft:
         step_id: the coming plan's.
         token_budget: tokens that may still be added.
         sequences: whose slices these are, in the same order.
+        moved: sequences whose KV the copies move and that have no slice.
         num_prefill_tokens, num_decode_tokens: the slices' tokens; a decode follows a sampled token.
-        num_preemptions: sequences that lost their blocks for this step.
+        num_preemptions: sequences that lost their blocks for this step, or were swapped out.
         faults: sequences that could not be planned, each with one line saying why.
     """
 
@@ -29,6 +30,7 @@ class StepDraft:
     slices: list[SequenceSlice] = field(default_factory=list)
     block_copies: list[BlockCopy] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
+    moved: list[Sequence] = field(default_factory=list)
     num_prefill_tokens: int = 0
     num_decode_tokens: int = 0
     num_preemptions: int = 0
@@ -38,16 +40,31 @@ class StepDraft:
     def plan(self) -> StepPlan:
         return StepPlan(self.step_id, self.slices, self.block_copies)
 
-    def add(self, sequence: Sequence, piece: SequenceSlice, copies: list[BlockCopy]) -> None:
+    def add(self, sequence: Sequence, piece: SequenceSlice) -> None:
         num_tokens = len(piece.token_ids)
         self.token_budget -= num_tokens
         self.slices.append(piece)
         self.sequences.append(sequence)
-        self.block_copies.extend(copies)
         if piece.start_position >= sequence.num_prompt_tokens and num_tokens == 1:
             self.num_decode_tokens += 1
         else:
             self.num_prefill_tokens += num_tokens
+
+    def add_decode(self, sequence: Sequence, block_ids: list[int]) -> None:
+        """`add` of the slice of a sequence's last token, which was sampled: the quick way for most."""
+        request = sequence.request
+        token_ids = sequence.token_ids
+        num_tokens = len(token_ids)
+        if request.is_plain:
+            sample = SampleRequest(request.params, request.seed + sequence.index, num_tokens)
+        else:
+            sample = _sample_request(sequence)
+        self.slices.append(
+            SequenceSlice(sequence.sequence_id, token_ids[-1:], num_tokens - 1, block_ids, sample)
+        )
+        self.sequences.append(sequence)
+        self.token_budget -= 1
+        self.num_decode_tokens += 1
 
 
 def slice_for(sequence: Sequence, num_tokens: int, block_ids: list[int]) -> SequenceSlice:
@@ -97,14 +114,9 @@ def _sample_request(sequence: Sequence) -> SampleRequest:
     num_tokens = len(sequence.token_ids)
     num_output_tokens = num_tokens - sequence.num_prompt_tokens
     suppressed = tuple(sorted(request.end_token_ids)) if num_output_tokens < params.min_tokens else ()
-    if not (params.needs_history or request.bad_words_token_ids):
-        return SampleRequest(params, seed, num_tokens, suppressed)
-    return SampleRequest(
-        params,
-        seed,
-        num_tokens,
-        suppressed,
-        request.bad_words_token_ids,
-        request.prompt_token_ids,
-        sequence.token_ids[sequence.num_prompt_tokens :],
-    )
+    sample = SampleRequest(params, seed, num_tokens, suppressed, num_candidates=request.num_candidates)
+    if request.needs_history:
+        sample.bad_words_token_ids = request.bad_words_token_ids
+        sample.prompt_token_ids = request.prompt_token_ids
+        sample.output_token_ids = sequence.token_ids[sequence.num_prompt_tokens :]
+    return sample

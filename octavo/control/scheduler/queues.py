@@ -1,23 +1,26 @@
-"""The sequences that wait, in order of arrival. Owns order only; changes no sequence."""
+"""The sequences that wait, in the order of a policy. Owns order only; changes no sequence."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 
-from octavo.request import Sequence
+from octavo.control.scheduler.policy import Policy, Rank
+from octavo.request import Request, Sequence
 
 
 class WaitingQueue:
-    """First come, first served, by `sequence_id`.
+    """A heap of sequences for each key of the policy.
 
-    Ids grow with arrival, so a preempted sequence that comes back finds its old place: before all
-    that came after it.
+    Ranks never change, so a preempted sequence that comes back finds its old place: before all that
+    came after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
         self._sequences: dict[int, Sequence] = {}
-        # May hold ids that have left since, or an id twice: `peek` drops what `_sequences` lacks.
-        self._heap: list[int] = []
+        # Heaps may hold ids that have left since, or an id twice: `peek` drops what `_sequences` lacks.
+        self._heaps: dict[str, list[tuple[Rank, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -27,20 +30,32 @@ class WaitingQueue:
 
     def push(self, sequence: Sequence) -> None:
         self._sequences[sequence.sequence_id] = sequence
-        heapq.heappush(self._heap, sequence.sequence_id)
+        heap = self._heaps.setdefault(self._policy.key(sequence.request), [])
+        heapq.heappush(heap, (self._policy.rank(sequence.request), sequence.sequence_id))
 
     def peek(self) -> Sequence | None:
-        """The sequence that came first, or None."""
-        while self._heap:
-            sequence = self._sequences.get(self._heap[0])
-            if sequence is not None:
-                return sequence
-            heapq.heappop(self._heap)
-        return None
+        """The sequence whose turn it is, or None."""
+        heads = {key: head for key in list(self._heaps) if (head := self._head(key)) is not None}
+        if not heads:
+            return None
+        if len(heads) == 1:
+            return next(iter(heads.values()))
+        standing, rank = self._policy.standing, self._policy.rank
+        return heads[min(heads, key=lambda key: (standing(key), rank(heads[key].request)))]
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it stands."""
         del self._sequences[sequence.sequence_id]
+
+    def _head(self, key: str) -> Sequence | None:
+        heap = self._heaps[key]
+        while heap:
+            sequence = self._sequences.get(heap[0][1])
+            if sequence is not None:
+                return sequence
+            heapq.heappop(heap)
+        del self._heaps[key]
+        return None
 
 
 class PromptFollowers:
@@ -68,3 +83,32 @@ class PromptFollowers:
                 if not followers:
                     del self._followers[leader_id]
                 return
+
+
+class QueuedRequests:
+    """The requests of which nothing has run yet, and the live requests of each key."""
+
+    def __init__(self) -> None:
+        self._unstarted: dict[str, int] = {}  # request id -> prompt tokens
+        self.num_tokens = 0
+        self.busy_keys: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._unstarted)
+
+    def add(self, request: Request, key: str) -> None:
+        num_tokens = len(request.prompt_token_ids)
+        self._unstarted[request.request_id] = num_tokens
+        self.num_tokens += num_tokens
+        self.busy_keys[key] += 1
+
+    def start(self, request: Request) -> None:
+        """It has begun, or ended without. Harmless if that was known."""
+        self.num_tokens -= self._unstarted.pop(request.request_id, 0)
+
+    def end(self, request: Request, key: str) -> None:
+        """It is alive no longer."""
+        self.start(request)
+        self.busy_keys[key] -= 1
+        if not self.busy_keys[key]:
+            del self.busy_keys[key]

@@ -8,34 +8,59 @@ from __future__ import annotations
 
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.cache.cache_size import blocks_for_tokens
+from octavo.control.cache.pins import PrefixPins
+from octavo.control.scheduler.admission import (
+    Entry,
+    entry_of,
+    find_donor,
+    find_hit,
+    is_being_computed,
+    without_part,
+)
+from octavo.control.scheduler.budget import TokenBudget
 from octavo.control.scheduler.draft import StepDraft, prompt_logprobs_border, slice_for
-from octavo.control.scheduler.queues import PromptFollowers, WaitingQueue
+from octavo.control.scheduler.policy import FirstComeFirstServed, Policy
+from octavo.control.scheduler.preemption import PreemptionCost
+from octavo.control.scheduler.queues import PromptFollowers, QueuedRequests, WaitingQueue
+from octavo.control.scheduler.running import RunningSet, is_beam_group, running_sequences
 from octavo.errors import ConfigError
 from octavo.request import FinishReason, Request, Sequence, SequenceStatus
+from octavo.step import CopyKind, StepResult
+
+_RUNNING, _SWAPPED = SequenceStatus.RUNNING, SequenceStatus.SWAPPED
 
 
 class Scheduler:
-    """First come, first served, within a token budget, a sequence limit and the KV pool.
+    """A policy's order, within a token budget, a sequence limit and the KV pool.
 
     A step holds, in this order: one token of every decoding sequence, chunks of prompts under way,
-    and chunks of prompts that are admitted. When blocks run out, the sequence that came last loses
-    its blocks and is recomputed later.
+    and chunks of prompts that are admitted. So a running sequence that decodes gets a token in every
+    step, however long the prompts beside it: the gap is one step. When blocks run out, the request that
+    comes last in the policy's order loses its blocks, and is swapped in or recomputed later.
 
-    Why it cannot deadlock: the oldest running sequence is preempted only when it runs alone, and alone
-    it fits (the engine refuses what does not). While it decodes, it is planned first and takes blocks
-    from all others; while it prefills, younger decodes can delay it only until they end or, finding
-    no free block, give up their own, for nothing is admitted past it. With nothing running every
-    block is free, so the first of the queue is admitted.
+    Why it cannot deadlock: the first running request is preempted only when it runs alone, and alone
+    it fits (the engine refuses what does not; pins are given up before). While it decodes, it is planned
+    first and takes blocks from all others; while it prefills, later decodes can delay it only until they
+    end or, finding no free block, give up their own, for nothing is admitted past it. With nothing
+    running every block is free, so the first of the queue is admitted.
 
     The `n` continuations of a prompt: the first computes it; then the others fork its block table up
-    to the last prompt token, which each computes itself to sample its own next token.
+    to the last prompt token, which each computes itself to sample its own next token. The beams of a
+    beam search step together: none of them goes on before all have caught up.
 
     Raises:
         ConfigError: more sequences may run than a step has tokens; decodes would not fit the step.
     """
 
     def __init__(
-        self, block_manager: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int
+        self,
+        block_manager: BlockManager,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        policy: Policy | None = None,
+        target_itl_seconds: float | None = None,
+        preemption_cost: PreemptionCost | None = None,
     ) -> None:
         if not 1 <= max_num_seqs <= max_num_batched_tokens:
             raise ConfigError(
@@ -43,163 +68,375 @@ class Scheduler:
                 f"({max_num_batched_tokens}): each running sequence needs a token a step"
             )
         self.block_manager = block_manager
-        self._max_num_seqs = max_num_seqs
-        self._max_num_batched_tokens = max_num_batched_tokens
-        self._running: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self.pins = PrefixPins(block_manager)
+        self.max_num_seqs = max_num_seqs
+        self.policy = policy or FirstComeFirstServed()
+        self.queued = QueuedRequests()
+        self.budget = TokenBudget(max_num_batched_tokens, target_itl_seconds)
+        self.num_swapped = 0
+        self._preemption_cost = preemption_cost
+        self._running = RunningSet(self.policy)
+        self._waiting = WaitingQueue(self.policy)
         self._followers = PromptFollowers()
-        self._unstarted_request_ids: set[str] = set()
         self._next_step_id = 0
 
     @property
     def num_running(self) -> int:
         """Sequences that hold a place in the steps."""
-        return len(self._running)
+        return self._running.num_sequences
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait: new, preempted, or for the first of their request."""
+        """Sequences that wait: new, preempted, swapped out, or for the first of their request."""
         return len(self._waiting) + len(self._followers)
 
     @property
-    def num_queued_requests(self) -> int:
-        """Requests of which nothing has run yet."""
-        return len(self._unstarted_request_ids)
+    def running_requests(self) -> list[Request]:
+        """The requests with running sequences, in the policy's order. Not to be changed."""
+        return self._running.in_order()
+
+    # -- sequences come and go
 
     def add(self, request: Request) -> None:
         """Queue a request; it may join the next step. Its other sequences follow the first."""
         leader, *followers = request.sequences
+        key = self.policy.key(request)
+        self.policy.arrive(key, self.queued.busy_keys)
+        self.queued.add(request, key)
         self._waiting.push(leader)
         self._followers.hold(leader, followers)
-        self._unstarted_request_ids.add(request.request_id)
 
     def plan_step(self) -> StepDraft:
         """Choose the next step's slices and give them their slots. The plan may be empty."""
-        draft = StepDraft(self._next_step_id, self._max_num_batched_tokens)
+        draft = StepDraft(self._next_step_id, 0)
         self._next_step_id += 1
+        if self.policy.displaces:
+            self._displace(draft)
+        draft.token_budget = self.budget.tokens(self._running.num_sequences)
         prefills = self._plan_decodes(draft)
         self._plan_prefills(draft, prefills)
-        self._admit_waiting(draft)
+        self._admit_waiting(draft, prefills)
         return draft
 
     def advance(self, sequence: Sequence, num_tokens: int) -> None:
         """Record that the sequence's next `num_tokens` tokens are in the cache."""
-        sequence.num_computed_tokens += num_tokens
-        if sequence.num_computed_tokens >= sequence.num_prompt_tokens:
+        num_before = sequence.num_computed_tokens
+        num_computed = sequence.num_computed_tokens = num_before + num_tokens
+        block_size = self.block_manager.block_size
+        if num_before // block_size != num_computed // block_size:
+            self._commit(sequence)
+        if num_before < sequence.num_prompt_tokens <= num_computed:
+            self._commit(sequence, with_part=True)
             for follower in self._followers.release(sequence):
                 self._waiting.push(follower)
 
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Let `child`, a new sequence of a running one's request, run with all of its computed tokens."""
+        self.block_manager.fork(parent.sequence_id, child.sequence_id, parent.num_computed_tokens)
+        child.num_computed_tokens = parent.num_computed_tokens
+        child.prefix_keys = list(parent.prefix_keys)
+        self._start_running(child)
+
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a live sequence, wherever it stands, and free what only it holds."""
-        is_running = self._running.pop(sequence.sequence_id, None) is not None
-        if sequence in self._waiting:
+        status = sequence.status
+        if status is _RUNNING:
+            self._running.leave(sequence)
+        elif sequence in self._waiting:
             self._waiting.remove(sequence)
-        elif not is_running:
+        else:
             self._followers.remove(sequence)
         orphans = self._followers.release(sequence)
         if orphans:
             self._waiting.push(orphans[0])
             self._followers.hold(orphans[0], orphans[1:])
-        if is_running:
+        if status is _RUNNING:
             # A sequence that broke may have left anything in its blocks; nobody inherits those.
-            if reason is not FinishReason.ERROR:
+            is_sound = reason is not FinishReason.ERROR
+            if is_sound:
                 self._hand_over(sequence)
+                self._commit(sequence, with_part=True)
+            self._release(sequence, is_sound=is_sound)
+        elif status is _SWAPPED:
+            self.num_swapped -= 1
             self._release(sequence)
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         if sequence.request.is_finished:
-            self._unstarted_request_ids.discard(sequence.request.request_id)
+            self.queued.end(sequence.request, self.policy.key(sequence.request))
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take a running sequence's blocks away; it waits at its place by arrival to be recomputed."""
-        del self._running[sequence.sequence_id]
+        """Take a running or swapped sequence's blocks away; it waits in its place to be recomputed. Beams
+        go together."""
+        request = sequence.request
+        for member in request.sequences if is_beam_group(request) else [sequence]:
+            self._preempt_alone(member)
+
+    def _preempt_alone(self, sequence: Sequence) -> None:
+        if sequence.status is _SWAPPED:
+            self._waiting.remove(sequence)
+            self.num_swapped -= 1
+        else:
+            self._running.leave(sequence)
+            self._commit(sequence, with_part=True)
         self._release(sequence)
         sequence.num_computed_tokens = 0
         sequence.num_preemptions += 1
         sequence.status = SequenceStatus.PREEMPTED
         self._waiting.push(sequence)
 
-    # -- planning
+    def learn(self, draft: StepDraft, result: StepResult, step_seconds: float) -> None:
+        """Take in how long a step took: for the budget, and for what preemption costs."""
+        num_tokens = draft.num_prefill_tokens + draft.num_decode_tokens
+        self.budget.observe(num_tokens, step_seconds)
+        if self._preemption_cost is not None:
+            self._preemption_cost.observe_step(num_tokens, result.compute_seconds - result.copy_seconds)
+            num_swaps = sum(copy.kind is not CopyKind.WITHIN for copy in draft.block_copies)
+            if num_swaps == len(draft.block_copies):
+                self._preemption_cost.observe_copies(num_swaps, result.copy_seconds)
+
+    # -- planning what runs
 
     def _plan_decodes(self, draft: StepDraft) -> list[Sequence]:
-        """Plan a token for each decoding sequence, oldest first; return those that prefill."""
+        """Plan a token for each decoding sequence, in the policy's order; return those that prefill."""
         prefills: list[Sequence] = []
-        for sequence_id in sorted(self._running):
-            sequence = self._running.get(sequence_id)
-            if sequence is None:  # preempted for an older one
-                continue
-            if sequence.num_uncomputed_tokens != 1:
+        append_token = self.block_manager.append_token
+        for request in self._running.in_order():
+            sequence = request.sequences[0]
+            if len(request.sequences) > 1 or sequence.status is not _RUNNING:
+                self._plan_group(draft, request, prefills)
+            elif len(sequence.token_ids) - sequence.num_computed_tokens != 1:
                 prefills.append(sequence)
-                continue
-            while not self.block_manager.can_append(sequence_id, 1):
-                # Ids grow with arrival and the loop goes upwards, so the youngest is not planned yet.
-                youngest = self._running[max(self._running)]
-                self._preempt_for_room(draft, youngest)
-                if youngest is sequence:
-                    break
+            elif sequence.num_computed_tokens < sequence.num_prompt_tokens:
+                self._decode(draft, request, [sequence])
+            elif (block_ids := append_token(sequence.sequence_id)) is not None:
+                draft.add_decode(sequence, block_ids)
             else:
-                self._place(draft, sequence, 1)
-        return [sequence for sequence in prefills if sequence.status is SequenceStatus.RUNNING]
+                self._decode(draft, request, [sequence])
+        return [sequence for sequence in prefills if sequence.status is _RUNNING]
+
+    def _plan_group(self, draft: StepDraft, request: Request, prefills: list[Sequence]) -> None:
+        """Sort a request's running sequences (none, if it was preempted) into decodes and prefills."""
+        running = running_sequences(request)
+        ready = [one for one in running if one.num_uncomputed_tokens == 1]
+        prefills += [one for one in running if one.num_uncomputed_tokens != 1]
+        # Beams wait until all of them can go on.
+        if ready and not (is_beam_group(request) and len(ready) < len(request.sequences)):
+            self._decode(draft, request, ready)
+
+    def _decode(self, draft: StepDraft, request: Request, ready: list[Sequence]) -> None:
+        """Plan the next token of a request's sequences, all or none; others make room if they must."""
+        append = self.block_manager.blocks_to_append
+        while True:
+            if sum(append(one.sequence_id, 1) for one in ready) <= self.block_manager.num_free_blocks:
+                break
+            last = self._running.last()
+            if last is not request:
+                self._preempt_request(draft, last)
+            elif self._running.num_requests == 1 and self.pins.drop_soonest():
+                pass
+            elif self._running.num_requests == 1 and len(ready) > 1 and not request.params.use_beam_search:
+                self._preempt_for_room(draft, ready.pop())
+            else:
+                self._preempt_request(draft, request)
+                return
+        for sequence in ready:
+            self._place(draft, sequence, 1)
 
     def _plan_prefills(self, draft: StepDraft, prefills: list[Sequence]) -> None:
-        """Plan chunks of the prompts under way, oldest first, as far as budget and blocks go."""
+        """Plan chunks of the prompts under way, in order, as far as budget and blocks go."""
         pending = list(prefills)
-        while pending and draft.token_budget:
+        while pending and draft.token_budget > 0:
             sequence = pending.pop(0)
-            while pending and self.block_manager.max_appendable(sequence.sequence_id) == 0:
-                self._preempt_for_room(draft, pending.pop())
+            num_tokens = self._chunk_size(draft, sequence)
+            if num_tokens == 0:
+                continue
+            while self.block_manager.max_appendable(sequence.sequence_id) == 0:
+                if pending and not (
+                    pending[-1].request is sequence.request and is_beam_group(sequence.request)
+                ):
+                    self._preempt_for_room(draft, pending[-1])
+                    pending = [one for one in pending if one.status is _RUNNING]
+                elif self._running.num_requests > 1 or not self.pins.drop_soonest():
+                    break
             room = self.block_manager.max_appendable(sequence.sequence_id)
             if room:
-                self._place(draft, sequence, min(room, self._chunk_size(draft, sequence)))
+                self._place(draft, sequence, min(room, num_tokens))
 
-    def _admit_waiting(self, draft: StepDraft) -> None:
-        """Let waiting sequences join, in order of arrival, while they fit with a margin.
+    def _chunk_size(self, draft: StepDraft, sequence: Sequence) -> int:
+        """How many tokens of a prompt to compute in this step, were there blocks for all."""
+        num_tokens = sequence.num_uncomputed_tokens
+        if is_beam_group(sequence.request):
+            num_tokens -= 1  # the last is for the step that all beams take together
+        num_tokens = min(num_tokens, draft.token_budget)
+        border = prompt_logprobs_border(sequence)
+        return num_tokens if border is None else min(num_tokens, border - sequence.num_computed_tokens)
+
+    def _place(self, draft: StepDraft, sequence: Sequence, num_tokens: int) -> None:
+        """Give the sequence's next tokens slots and a slice. Its own faults end it and nobody else."""
+        try:
+            draft.block_copies += self.block_manager.append_slots(sequence.sequence_id, num_tokens)
+            block_ids = self.block_manager.block_ids(sequence.sequence_id)
+            draft.add(sequence, slice_for(sequence, num_tokens, block_ids))
+        except Exception as error:
+            draft.faults.append((sequence, f"could not be scheduled: {type(error).__name__}: {error}"))
+            self.finish(sequence, FinishReason.ERROR)
+
+    # -- planning what comes in
+
+    def _admit_waiting(self, draft: StepDraft, prefills: list[Sequence]) -> None:
+        """Let waiting sequences join, in the policy's order, while they fit with a margin.
 
         The margin is one block for each running sequence: what all of them together can grow by in
         the next `block_size` steps. An admission is therefore never followed by a preemption within
         `block_size` steps, in which every running sequence gains that many tokens: admitting and
-        preempting in turn cannot eat up the progress. A sequence that runs alone needs no margin.
+        preempting in turn cannot eat up the progress. A request that runs alone needs no margin.
         """
         joined: set[int] = set()
-        reserved_blocks = sum(map(self._missing_blocks, self._running.values()))
-        while draft.token_budget and len(self._running) < self._max_num_seqs:
+        prefills = [one for one in prefills if one.status is _RUNNING]
+        missing_blocks = sum(map(self._missing_blocks, prefills))
+        while draft.token_budget > 0:
             sequence = self._waiting.peek()
             if sequence is None:
                 return
-            donor = self._find_donor(sequence, joined)
-            needed_blocks = blocks_for_tokens(sequence.num_tokens, self.block_manager.block_size)
-            if donor is not None:
-                needed_blocks -= (sequence.num_prompt_tokens - 1) // self.block_manager.block_size
-            margin = len(self._running) + 1 if self._running else 0
-            if needed_blocks + reserved_blocks + margin > self.block_manager.num_free_blocks:
+            entry = entry_of(sequence, self.block_manager, joined)
+            if entry.donor is None and is_being_computed(sequence, entry.hit, prefills, self.block_manager):
                 return
-            self._waiting.remove(sequence)
-            self._start(sequence, donor)
-            joined.add(sequence.sequence_id)
-            self._place(draft, sequence, self._chunk_size(draft, sequence))
+            if not self._fits(entry, missing_blocks) and entry.hit.part_block_id is not None:
+                entry = without_part(entry, self.block_manager)
+            if not self._fits(entry, missing_blocks) or len(entry.members) > draft.token_budget:
+                if self._running.num_requests or not self._make_room_alone(draft, entry):
+                    return
+                continue
+            self._join(draft, entry)
+            joined.update(one.sequence_id for one in entry.members)
+            prefills += [one for one in entry.members if one.num_uncomputed_tokens > 1]
             # More than 0 only where something else than the budget cut the chunk.
-            reserved_blocks += self._missing_blocks(sequence)
+            missing_blocks += sum(map(self._missing_blocks, entry.members))
 
-    def _chunk_size(self, draft: StepDraft, sequence: Sequence) -> int:
-        """How many tokens of a prompt to compute in this step, were there blocks for all."""
-        num_tokens = min(sequence.num_uncomputed_tokens, draft.token_budget)
-        border = prompt_logprobs_border(sequence)
-        return num_tokens if border is None else min(num_tokens, border - sequence.num_computed_tokens)
+    def _make_room_alone(self, draft: StepDraft, entry: Entry) -> bool:
+        """Nothing runs, and still the first of the queue does not fit: whether something can be given up.
+
+        Pins first; then the host copy of a group that has grown too large to come back whole, whose
+        sequences are then computed again, one after the other.
+        """
+        if self.pins.drop_soonest():
+            return True
+        if entry.members[0].status is not _SWAPPED:
+            return False
+        for member in entry.members:
+            self._preempt_alone(member)
+        return True
+
+    def _fits(self, entry: Entry, missing_blocks: int) -> bool:
+        running = self._running
+        if running.num_places + entry.num_places > self.max_num_seqs:
+            return False
+        margin = running.num_places + entry.num_places if running.num_requests else 0
+        return entry.num_blocks + missing_blocks + margin <= self.block_manager.num_free_blocks
+
+    def _join(self, draft: StepDraft, entry: Entry) -> None:
+        """Make the entry's members run, with a first chunk of what they have to compute."""
+        cache, sequence = self.block_manager, entry.members[0]
+        request = sequence.request
+        for member in entry.members:
+            self._waiting.remove(member)
+        if sequence.status is _SWAPPED:
+            draft.block_copies += cache.swap_in([one.sequence_id for one in entry.members])
+            self.num_swapped -= len(entry.members)
+        elif entry.donor is not None:
+            self._fork_prompt(sequence, entry.donor)
+        else:
+            for member in entry.members:
+                # Beams look one after the other, as each takes blocks that the next might have found.
+                hit = find_hit(member, cache) if is_beam_group(request) else entry.hit
+                draft.block_copies += cache.adopt(member.sequence_id, hit)
+                member.num_computed_tokens = hit.num_tokens
+        for member in entry.members:
+            self._start_running(member)
+        self._charge_prompt(sequence)
+        draft.moved += entry.members
+        if is_beam_group(request) and self._begin_beams(draft, entry.members):
+            return
+        for member in sorted(entry.members, key=lambda one: one.num_uncomputed_tokens):
+            num_tokens = self._chunk_size(draft, member)
+            if num_tokens:
+                self._place(draft, member, num_tokens)
+
+    def _begin_beams(self, draft: StepDraft, beams: list[Sequence]) -> bool:
+        """Let beams that have come back whole go on in this step, if there is room. Whether they do."""
+        append = self.block_manager.blocks_to_append
+        num_blocks = sum(append(beam.sequence_id, 1) for beam in beams)
+        if (
+            any(beam.num_uncomputed_tokens != 1 for beam in beams)
+            or len(beams) > draft.token_budget
+            or num_blocks > self.block_manager.num_free_blocks
+        ):
+            return False
+        for beam in beams:
+            self._place(draft, beam, 1)
+        return True
+
+    def _charge_prompt(self, sequence: Sequence) -> None:
+        """The first of a request has begun: its prompt is charged, but for what was in the cache."""
+        request = sequence.request
+        if request.num_cached_tokens is None:
+            request.num_cached_tokens = sequence.num_computed_tokens
+            self.policy.charge(request, sequence.num_prompt_tokens - sequence.num_computed_tokens, 0)
+
+    def _displace(self, draft: StepDraft) -> None:
+        """Preempt running requests that come after the first waiting one, if that makes room for it."""
+        sequence = self._waiting.peek()
+        if sequence is None:
+            return
+        rank = self.policy.rank(sequence.request)
+        later = [one for one in self._running.in_order() if self.policy.rank(one) > rank]
+        entry = entry_of(sequence, self.block_manager, ())
+        if self._fits(entry, 0):
+            return
+        held = sum(
+            self.block_manager.num_table_blocks(one.sequence_id)
+            for each in later
+            for one in running_sequences(each)
+        )
+        if entry.num_blocks > self.block_manager.num_free_blocks + held:
+            return
+        while later and not self._fits(entry_of(sequence, self.block_manager, ()), 0):
+            self._preempt_request(draft, later.pop())
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         """Blocks that the sequence's known tokens still lack: more than 0 only while it prefills."""
         needed = blocks_for_tokens(sequence.num_tokens, self.block_manager.block_size)
         return needed - self.block_manager.num_table_blocks(sequence.sequence_id)
 
-    def _place(self, draft: StepDraft, sequence: Sequence, num_tokens: int) -> None:
-        """Give the sequence's next tokens slots and a slice. Its own faults end it and nobody else."""
-        try:
-            copies = self.block_manager.append_slots(sequence.sequence_id, num_tokens)
-            block_ids = self.block_manager.block_ids(sequence.sequence_id)
-            draft.add(sequence, slice_for(sequence, num_tokens, block_ids), copies)
-        except Exception as error:
-            draft.faults.append((sequence, f"could not be scheduled: {type(error).__name__}: {error}"))
-            self.finish(sequence, FinishReason.ERROR)
+    # -- giving way
+
+    def _preempt_request(self, draft: StepDraft, request: Request) -> None:
+        """Take the blocks of a request's running sequences, all at once: to the host, or to nowhere."""
+        members = running_sequences(request)
+        draft.num_preemptions += len(members)
+        if not self._is_swap_better(members):
+            for member in members:
+                self._preempt_alone(member)
+            return
+        draft.block_copies += self.block_manager.swap_out([one.sequence_id for one in members])
+        draft.moved += members
+        self.num_swapped += len(members)
+        for member in members:
+            self._running.leave(member)
+            member.status = _SWAPPED
+            member.num_preemptions += 1
+            self._waiting.push(member)
+
+    def _is_swap_better(self, members: list[Sequence]) -> bool:
+        ids = [one.sequence_id for one in members]
+        if self._preemption_cost is None or not self.block_manager.can_swap_out(ids):
+            return False
+        num_blocks = self.block_manager.num_distinct_blocks(ids)
+        num_tokens = min(
+            num_blocks * self.block_manager.block_size, sum(one.num_computed_tokens for one in members)
+        )
+        return num_blocks > 0 and self._preemption_cost.prefers_swap(num_tokens, num_blocks)
 
     def _preempt_for_room(self, draft: StepDraft, sequence: Sequence) -> None:
         self.preempt(sequence)
@@ -207,33 +444,17 @@ class Scheduler:
 
     # -- sequences of one request
 
-    def _start(self, sequence: Sequence, donor: Sequence | None) -> None:
-        """Make the sequence run; with a donor, its prompt but the last token is there already."""
-        if donor is not None:
-            num_shared_tokens = sequence.num_prompt_tokens - 1
-            self.block_manager.fork(donor.sequence_id, sequence.sequence_id, num_shared_tokens)
-            sequence.num_computed_tokens = num_shared_tokens
-            sequence.prompt_logprobs = list(donor.prompt_logprobs)
-        sequence.status = SequenceStatus.RUNNING
-        self._running[sequence.sequence_id] = sequence
-        self._unstarted_request_ids.discard(sequence.request.request_id)
+    def _start_running(self, sequence: Sequence) -> None:
+        sequence.status = _RUNNING
+        self._running.join(sequence)
+        self.queued.start(sequence.request)
 
-    def _find_donor(self, sequence: Sequence, joined: set[int]) -> Sequence | None:
-        """A running sequence of the same request that has the prompt in the cache.
-
-        Not one that `joined` in this step: its last prompt block may be the target of a copy that has
-        not been made yet, and a plan's copies may not build on each other.
-        """
-        if len(sequence.request.sequences) == 1:
-            return None
-        for sibling in sequence.request.sequences:
-            if (
-                sibling.status is SequenceStatus.RUNNING
-                and sibling.sequence_id not in joined
-                and sibling.num_computed_tokens >= sequence.num_prompt_tokens - 1
-            ):
-                return sibling
-        return None
+    def _fork_prompt(self, sequence: Sequence, donor: Sequence) -> None:
+        """Let a waiting sequence share a sibling's prompt but for its last token."""
+        num_shared_tokens = sequence.num_prompt_tokens - 1
+        self.block_manager.fork(donor.sequence_id, sequence.sequence_id, num_shared_tokens)
+        sequence.num_computed_tokens = num_shared_tokens
+        sequence.prompt_logprobs = list(donor.prompt_logprobs)
 
     def _hand_over(self, sequence: Sequence) -> None:
         """Leave an ending sequence's prompt, and its place in the steps, to a sibling that waits.
@@ -241,14 +462,34 @@ class Scheduler:
         Otherwise a request whose first continuation ends at once (`max_tokens=1`) would compute its
         prompt again. The heir runs from now on, so that no waiting sequence ever holds blocks.
         """
-        siblings = sequence.request.sequences
-        if len(siblings) == 1 or sequence.num_computed_tokens < sequence.num_prompt_tokens:
+        request = sequence.request
+        if len(request.sequences) == 1 or sequence.num_computed_tokens < sequence.num_prompt_tokens:
             return
-        heir = next((sibling for sibling in siblings if sibling in self._waiting), None)
-        if heir is not None and self._find_donor(heir, {sequence.sequence_id}) is None:
+        if request.params.use_beam_search:
+            return
+        waiting = (one for one in request.sequences if one in self._waiting and one.status is not _SWAPPED)
+        heir = next(waiting, None)
+        if heir is not None and find_donor(heir, {sequence.sequence_id}) is None:
             self._waiting.remove(heir)
-            self._start(heir, sequence)
+            self._fork_prompt(heir, sequence)
+            self._start_running(heir)
 
-    def _release(self, sequence: Sequence) -> None:
-        if self.block_manager.num_table_blocks(sequence.sequence_id):
-            self.block_manager.release(sequence.sequence_id)
+    def _commit(self, sequence: Sequence, *, with_part: bool = False) -> None:
+        """Tell the cache what the sequence's blocks hold by now."""
+        cache = self.block_manager
+        if cache.index is None or not cache.has_table(sequence.sequence_id):
+            return
+        known = (
+            sequence.sequence_id,
+            sequence.token_ids,
+            sequence.prefix_keys,
+            sequence.request.service.cache_salt,
+            sequence.num_computed_tokens,
+        )
+        cache.commit(*known)
+        if with_part:
+            cache.commit_part(*known)
+
+    def _release(self, sequence: Sequence, *, is_sound: bool = True) -> None:
+        if sequence.status is _SWAPPED or self.block_manager.has_table(sequence.sequence_id):
+            self.block_manager.release(sequence.sequence_id, is_sound=is_sound)

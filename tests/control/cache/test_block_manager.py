@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import octavo.control.cache
-from octavo.control.cache.block_manager import BlockManager, BrokenInvariantError
+from octavo.control.cache.block_manager import BlockManager
 from octavo.control.cache.block_pool import NoFreeBlocksError
+from octavo.control.cache.invariants import BrokenInvariantError
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -31,7 +32,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(num_tokens=st.integers(1, 12))
     def start(self, num_tokens: int) -> None:
-        if self.cache.can_append(self.next_id, num_tokens):
+        if self.cache.max_appendable(self.next_id) >= num_tokens:
             self.histories[self.next_id] = []
             self._append(self.next_id, num_tokens)
             self.next_id += 1
@@ -41,7 +42,8 @@ class CacheMachine(RuleBasedStateMachine):
     def append(self, data: st.DataObject, num_tokens: int) -> None:
         sequence_id = data.draw(st.sampled_from(sorted(self.histories)))
         room = self.cache.max_appendable(sequence_id)
-        assert self.cache.can_append(sequence_id, num_tokens) == (num_tokens <= room)
+        fits = self.cache.blocks_to_append(sequence_id, num_tokens) <= self.cache.num_free_blocks
+        assert fits == (num_tokens <= room)
         if num_tokens <= room:
             self._append(sequence_id, num_tokens)
             return
@@ -122,23 +124,23 @@ def _manager() -> BlockManager:
 
 
 def _free_a_used_block(cache: BlockManager) -> None:
-    cache._pool._free_block_ids.append(cache.block_ids(1)[0])
+    cache.pool._empty_block_ids.append(cache.block_ids(1)[0])
 
 
 def _forget_a_reference(cache: BlockManager) -> None:
-    cache._pool._reference_counts[cache.block_ids(1)[0]] = 1
+    cache.pool.reference_counts[cache.block_ids(1)[0]] = 1
 
 
 def _hold_a_block_too_many(cache: BlockManager) -> None:
-    cache.block_ids(1).append(cache._pool.allocate())
+    cache.block_ids(1).append(cache.pool.allocate())
 
 
 def _hold_a_block_twice(cache: BlockManager) -> None:
-    cache._tables[2].release()
-    table = cache._tables[1]
+    cache.tables[2].release()
+    table = cache.tables[1]
     table.block_ids[1] = table.block_ids[0]
-    cache._pool._reference_counts[:2] = [2, 0]
-    cache._pool._free_block_ids.append(1)
+    cache.pool.reference_counts[:2] = [2, 0]
+    cache.pool._empty_block_ids.append(1)
 
 
 def _share_at_different_places(cache: BlockManager) -> None:
@@ -171,7 +173,7 @@ def test_each_broken_invariant_is_named(number, damage):
 def test_the_readme_and_the_check_know_the_same_invariants():
     folder = Path(octavo.control.cache.__file__).parent
     documented = re.findall(r"^- \*\*(I\d+)\*\*", (folder / "README.md").read_text(), re.MULTILINE)
-    checked = re.findall(r'_require\(\s*"(I\d+)"', (folder / "block_manager.py").read_text())
+    checked = re.findall(r'_require\(\s*"(I\d+)"', (folder / "invariants.py").read_text())
     assert documented == sorted(set(checked))
 
 

@@ -13,7 +13,7 @@ def test_blocks_are_handed_out_once_and_come_back():
     with pytest.raises(NoFreeBlocksError):
         pool.allocate()
     pool.free(1)
-    assert (pool.num_free, pool.reference_count(1), pool.allocate()) == (1, 0, 1)
+    assert (pool.num_free, pool.reference_counts[1], pool.allocate()) == (1, 0, 1)
 
 
 def test_the_block_freed_last_is_used_first_so_untouched_memory_stays_untouched():
@@ -30,7 +30,7 @@ def test_a_shared_block_is_free_only_after_its_last_holder():
     block_id = pool.allocate()
     pool.share(block_id)
     pool.free(block_id)
-    assert (pool.num_free, pool.reference_count(block_id)) == (0, 1)
+    assert (pool.num_free, pool.reference_counts[block_id]) == (0, 1)
     pool.free(block_id)
     assert pool.num_free == 1
 

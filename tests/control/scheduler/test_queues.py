@@ -1,5 +1,6 @@
 """Order of waiting."""
 
+from octavo.control.scheduler.policy import FirstComeFirstServed
 from octavo.control.scheduler.queues import PromptFollowers, WaitingQueue
 from octavo.request import Request, Sequence
 from octavo.sampling_params import SamplingParams
@@ -11,7 +12,7 @@ def make_sequences(count: int) -> list[Sequence]:
 
 
 def test_the_queue_serves_by_arrival_even_those_who_come_back():
-    queue = WaitingQueue()
+    queue = WaitingQueue(FirstComeFirstServed())
     first, second, third = make_sequences(3)
     queue.push(second)
     queue.push(third)
@@ -25,7 +26,7 @@ def test_the_queue_serves_by_arrival_even_those_who_come_back():
 
 
 def test_leaving_and_coming_back_many_times_leaves_one_place():
-    queue = WaitingQueue()
+    queue = WaitingQueue(FirstComeFirstServed())
     first, second = make_sequences(2)
     queue.push(second)
     for _ in range(5):

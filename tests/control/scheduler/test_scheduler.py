@@ -256,6 +256,9 @@ def test_prompt_logprobs_are_gathered_once_across_a_preemption():
 class FaultyCache(BlockManager):
     """Breaks for one sequence."""
 
+    def append_token(self, sequence_id: int) -> list[int] | None:
+        return None if sequence_id == 1 else super().append_token(sequence_id)
+
     def append_slots(self, sequence_id: int, num_tokens: int) -> list[BlockCopy]:
         if sequence_id == 1 and num_tokens == 1:
             raise KeyError("lost")
