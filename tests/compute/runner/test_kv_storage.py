@@ -8,7 +8,7 @@ import torch
 from octavo.compute.kernels import for_device
 from octavo.compute.runner.kv_storage import KvStorage
 from octavo.errors import ConfigError
-from octavo.step import BlockCopy
+from octavo.step import BlockCopy, BlockCopyError
 from tests.paged_model import CPU, make_spec
 
 
@@ -42,7 +42,7 @@ def test_copies_reach_every_layer_and_no_other_block() -> None:
 
 @pytest.mark.parametrize("copy", [BlockCopy(6, 0), BlockCopy(0, -1)])
 def test_copies_of_blocks_that_do_not_exist_are_refused(copy: BlockCopy) -> None:
-    with pytest.raises(ValueError, match="is not one of 6"):
+    with pytest.raises(BlockCopyError, match="is not one of 6"):
         make_storage(6).copy_blocks([copy])
 
 
