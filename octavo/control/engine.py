@@ -62,6 +62,7 @@ class Engine:
         find_stop: finds stop strings in the outputs of beam searches.
         """
         self._scheduler = scheduler
+        self._roster = scheduler.roster
         self._runner = PlanRunner(executor)
         self._eos_token_ids = frozenset(eos_token_ids)
         self._max_queued_requests = max_queued_requests
@@ -77,7 +78,7 @@ class Engine:
         self._seeds = random.SystemRandom() if seed is None else random.Random(seed)
         self._requests: dict[str, Request] = {}
         self._deadlines = Deadlines()
-        self._beams = LiveBeams(scheduler, self._eos_token_ids, self._fork_of, find_stop)
+        self._beams = LiveBeams(scheduler.roster, self._eos_token_ids, self._fork_of, find_stop)
         self._num_requests = 0
         self._next_sequence_id = 0
         self._pending_deltas: list[TokenDelta] = []
@@ -92,12 +93,12 @@ class Engine:
     @property
     def num_running(self) -> int:
         """Sequences that hold a place in the steps."""
-        return self._scheduler.num_running
+        return self._roster.running.num_sequences
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait: new, preempted, swapped out, or for the first of their request."""
-        return self._scheduler.num_waiting
+        return self._roster.num_waiting
 
     # -- requests
 
@@ -146,11 +147,11 @@ class Engine:
         self._num_requests += 1
         self._requests[request_id] = request
         self._deadlines.watch(request, self._queue_timeout_seconds)
-        self._scheduler.add(request)
+        self._roster.add(request)
         return request
 
     def _check_queue(self, num_tokens: int) -> None:
-        queued = self._scheduler.queued
+        queued = self._roster.queued
         if len(queued) >= self._max_queued_requests:
             raise OverloadedError(
                 f"{self._max_queued_requests} requests are waiting already; try again in a moment",
@@ -275,7 +276,7 @@ class Engine:
             if failure is not None:
                 deltas += self._fail(sequence, failure)
                 continue
-            self._scheduler.advance(sequence, len(piece.token_ids))
+            self._roster.advance(sequence, len(piece.token_ids))
             if piece.prompt_logprob_targets:
                 sequence.prompt_logprobs.extend(result.prompt_logprobs[piece.sequence_id])
             if piece.sample is None:
@@ -308,7 +309,7 @@ class Engine:
         elif sequence.num_output_tokens >= request.max_tokens:
             reason = FinishReason.LENGTH
         if reason is not None:
-            self._scheduler.finish(sequence, reason)
+            self._roster.finish(sequence, reason)
             self._forget_if_finished(request)
         return TokenDelta(
             request_id=request.request_id,
@@ -346,7 +347,7 @@ class Engine:
         if not request.params.use_beam_search:
             return [self._finish(sequence, reason, error) for sequence in alive]
         for beam in alive:
-            self._scheduler.finish(beam, reason)
+            self._roster.finish(beam, reason)
         if request.request_id not in self._requests:
             return []
         self._forget_if_finished(request)
@@ -360,7 +361,7 @@ class Engine:
         request = sequence.request
         prompt_logprobs = _first_prompt_logprobs(sequence) if reason is FinishReason.LENGTH else None
         if not sequence.is_finished:  # a sequence that could not be planned is finished already
-            self._scheduler.finish(sequence, reason)
+            self._roster.finish(sequence, reason)
         self._forget_if_finished(request)
         return TokenDelta(
             request_id=request.request_id,
@@ -380,7 +381,7 @@ class Engine:
         """Nobody knows what a plan has left in the cache: all that it touched is computed again."""
         for sequence in {one.sequence_id: one for one in [*draft.sequences, *draft.moved]}.values():
             if sequence.status in (SequenceStatus.RUNNING, SequenceStatus.SWAPPED):
-                self._scheduler.preempt(sequence)
+                self._roster.preempt(sequence)
 
     # -- sequences
 
@@ -404,7 +405,7 @@ class Engine:
     # -- measuring
 
     def _measure_sharing(self) -> None:
-        for request in self._scheduler.running_requests:
+        for request in self._roster.running.in_order():
             if len(request.sequences) > 1:
                 ids = [sequence.sequence_id for sequence in request.sequences]
                 request.sharing_total += self._scheduler.block_manager.sharing_of(ids)
@@ -417,8 +418,8 @@ class Engine:
         empty_slots = cache.num_empty_slots()
         return StepTrace(
             step_id=draft.step_id,
-            num_running=self._scheduler.num_running,
-            num_waiting=self._scheduler.num_waiting,
+            num_running=self._roster.running.num_sequences,
+            num_waiting=self._roster.num_waiting,
             num_prefill_tokens=draft.num_prefill_tokens,
             num_decode_tokens=draft.num_decode_tokens,
             blocks_used=cache.num_used_blocks,
@@ -427,7 +428,7 @@ class Engine:
             empty_slots=empty_slots,
             blocks_cached=cache.num_kept_blocks,
             sharing=cache.sharing(),
-            num_swapped=self._scheduler.num_swapped,
+            num_swapped=self._roster.num_swapped,
             host_blocks_used=cache.num_used_host_blocks,
             num_preemptions=draft.num_preemptions,
             plan_seconds=plan_seconds,

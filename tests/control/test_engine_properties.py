@@ -119,7 +119,7 @@ class EngineMachine(RuleBasedStateMachine):
     def preempt(self, data: st.DataObject) -> None:
         """Preempt anyone, not only whom the scheduler would: between steps it must always be right."""
         running = self._running_sequences()
-        self.scheduler.preempt(data.draw(st.sampled_from(running)))
+        self.scheduler.roster.preempt(data.draw(st.sampled_from(running)))
 
     @precondition(lambda self: self.num_submitted)
     @rule(choice=st.integers(0, 2**16), index=st.sampled_from([None, None, 0, 1, 2]))

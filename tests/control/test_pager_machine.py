@@ -19,7 +19,7 @@ from octavo.control.cache.block_table import BlockTable
 from octavo.control.cache.prefix_hit import PrefixHit
 from octavo.control.cache.prefix_index import PrefixIndex
 from octavo.control.cache.swap_space import SwapSpace
-from octavo.control.scheduler.scheduler import Scheduler
+from octavo.control.scheduler.roster import Roster
 from tests.control.pager_driver import DriverConfig, PagerDriver, random_prompt, random_request, run_random
 
 NUM_STEPS = 100_000
@@ -109,14 +109,14 @@ def _find_one_token_too_many(self: BlockManager, *args: object) -> PrefixHit:
     return PrefixHit(hit.block_ids, hit.num_tokens + 1, hit.part_block_id, hit.num_revived_blocks)
 
 
-def _commit_before_it_is_computed(self: Scheduler, sequence: object, num_tokens: int) -> None:
-    table = self.block_manager.tables[sequence.sequence_id]  # type: ignore[attr-defined]
+def _commit_before_it_is_computed(self: Roster, sequence: object, num_tokens: int) -> None:
+    table = self._cache.tables[sequence.sequence_id]  # type: ignore[attr-defined]
     sequence.num_computed_tokens = table.num_tokens  # type: ignore[attr-defined]
     _ADVANCE(self, sequence, num_tokens)  # type: ignore[arg-type]
 
 
 _FIND_PREFIX = BlockManager.find_prefix
-_ADVANCE = Scheduler.advance
+_ADVANCE = Roster.advance
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ _ADVANCE = Scheduler.advance
         (BlockManager, "find_prefix", _find_one_token_too_many),
         (PrefixIndex, "remove", lambda index, block_id: None),
         (SwapSpace, "move_out", lambda space, tables: space._move_out(tables)[:-1]),
-        (Scheduler, "advance", _commit_before_it_is_computed),
+        (Roster, "advance", _commit_before_it_is_computed),
     ],
     ids=["no copy", "forked inside", "hit too long", "stale entries", "lost copy", "early"],
 )
@@ -142,5 +142,5 @@ def test_each_kind_of_damage_is_noticed(owner, name, damage):
     """The driver can fail: known mistakes, made on purpose, do not get past it."""
     if owner is SwapSpace:
         SwapSpace._move_out = SwapSpace.move_out  # type: ignore[attr-defined]
-    with patch.object(owner, name, damage), pytest.raises(Exception):  # noqa: B017, PT011
+    with patch.object(owner, name, damage), pytest.raises(Exception):  # noqa: B017
         run_random(0, 5_000)

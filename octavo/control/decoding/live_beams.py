@@ -9,7 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlySequence
 
 from octavo.control.decoding.beam_search import BeamSearch, BeamStep, Hypothesis
-from octavo.control.scheduler.scheduler import Scheduler
+from octavo.control.scheduler.roster import Roster
 from octavo.request import FinishReason, Request, Sequence, TokenDelta
 from octavo.sampling_params import SamplingParams
 from octavo.step import Candidate
@@ -28,12 +28,12 @@ class LiveBeams:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        roster: Roster,
         eos_token_ids: frozenset[int],
         new_sequence: Callable[[Request, list[int]], Sequence],
         find_stop: StopFinder | None,
     ) -> None:
-        self._scheduler = scheduler
+        self._roster = roster
         self._eos_token_ids = eos_token_ids
         self._new_sequence = new_sequence
         self._find_stop = find_stop
@@ -67,12 +67,12 @@ class LiveBeams:
         steps = search.advance([found[beam.sequence_id] for beam in live])
         if search.is_finished:
             for beam in live:
-                self._scheduler.finish(beam, FinishReason.STOP)
+                self._roster.finish(beam, FinishReason.STOP)
             return [self._delta(request, index, best) for index, best in enumerate(search.best())]
         request.sequences = self._follow(live, steps)
         for beam in live:
             if beam not in request.sequences:
-                self._scheduler.finish(beam, FinishReason.ABORT)
+                self._roster.finish(beam, FinishReason.ABORT)
         return []
 
     def _follow(self, live: list[Sequence], steps: list[BeamStep]) -> list[Sequence]:
@@ -83,7 +83,7 @@ class LiveBeams:
             beam = live[step.parent]
             if step.parent in followed:
                 child = self._new_sequence(beam.request, list(beam.token_ids))
-                self._scheduler.fork(beam, child)
+                self._roster.fork(beam, child)
                 beam = child
             followed.add(step.parent)
             beams.append(beam)
