@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable
 from collections.abc import Sequence as ReadOnlySequence
 
-from octavo.control.cache.block_map import BlockMap, map_blocks
-from octavo.control.cache.listing import CacheListing, PrefixPin, describe_pin, list_cache
+from octavo.control.cache_control import CacheControl
 from octavo.control.deadlines import Deadlines, describe
 from octavo.control.decoding.live_beams import LiveBeams, StopFinder
 from octavo.control.plan_runner import PlanRunner
@@ -78,6 +77,7 @@ class Engine:
         self._seeds = random.SystemRandom() if seed is None else random.Random(seed)
         self._requests: dict[str, Request] = {}
         self._deadlines = Deadlines()
+        self.cache = CacheControl(scheduler.block_manager, scheduler.pins, self._requests.values())
         self._beams = LiveBeams(scheduler.roster, self._eos_token_ids, self._fork_of, find_stop)
         self._num_requests = 0
         self._next_sequence_id = 0
@@ -209,6 +209,7 @@ class Engine:
             compute_seconds=result.compute_seconds,
             step_seconds=ended_seconds - started_seconds,
         )
+        self.cache.last_step_id = draft.step_id
         self._scheduler.learn(draft, result, ended_seconds - started_seconds)
         return deltas
 
@@ -220,50 +221,6 @@ class Engine:
         for request_id in list(self._requests):
             self.abort(request_id)
         self._runner.close()
-
-    # -- the cache, for operators
-
-    def pin_prefix(
-        self, token_ids: ReadOnlySequence[int], *, ttl_seconds: float, cache_salt: str = ""
-    ) -> PrefixPin:
-        """Keep what is cached of these tokens, in whole blocks, for a time.
-
-        Raises:
-            RequestError: nothing of it is cached, or the time is not above 0.
-        """
-        if not ttl_seconds > 0:
-            raise RequestError(f"ttl_seconds must be above 0, not {ttl_seconds:g}", param="ttl_seconds")
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
-        return describe_pin(self._scheduler.pins.pin(token_ids, cache_salt, now + ttl_seconds), now)
-
-    def unpin_prefix(self, pin_id: int) -> None:
-        """Raises RequestError: there is no such pin (any more)."""
-        self._scheduler.pins.expire(time.monotonic())
-        self._scheduler.pins.unpin(pin_id)
-
-    def list_prefixes(self) -> CacheListing:
-        """What could be reused now, and what is pinned."""
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
-        return list_cache(self._scheduler.block_manager, self._scheduler.pins, now)
-
-    def drop_prefixes(self) -> int:
-        """Forget all cached prefixes and pins; what runs is not disturbed. How many blocks were known."""
-        while self._scheduler.pins.drop_soonest():
-            pass
-        return self._scheduler.block_manager.forget_prefixes()
-
-    def map_blocks(self) -> BlockMap:
-        """Which block belongs to whom."""
-        self._scheduler.pins.expire(time.monotonic())
-        labels = {
-            sequence.sequence_id: f"{request.request_id}/{index}"
-            for request in self._requests.values()
-            for index, sequence in enumerate(request.sequences)
-        }
-        step_id = -1 if self.last_step is None else self.last_step.step_id
-        return map_blocks(self._scheduler.block_manager, labels, step_id)
 
     # -- applying a result
 
@@ -326,8 +283,7 @@ class Engine:
     # -- ends
 
     def _end_overdue(self, deltas: list[TokenDelta]) -> None:
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
+        now = self.cache.expire_pins()
         for request, reason in self._deadlines.due(now):
             deltas += self._end(request, reason, describe(request, reason))
 

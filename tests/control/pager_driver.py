@@ -177,7 +177,7 @@ class PagerDriver:
 
     def pin(self, prompt: list[int], salt: str) -> None:
         try:
-            self.pin_ids.append(self.engine.pin_prefix(prompt, ttl_seconds=1000.0, cache_salt=salt).pin_id)
+            self.pin_ids.append(self.engine.cache.pin(prompt, ttl_seconds=1000.0, cache_salt=salt).pin_id)
         except RequestError:
             return
         self.seen.add("pin")
@@ -186,13 +186,13 @@ class PagerDriver:
     def unpin(self, pick: int) -> None:
         if self.pin_ids:
             try:
-                self.engine.unpin_prefix(self.pin_ids.pop(pick % len(self.pin_ids)))
+                self.engine.cache.unpin(self.pin_ids.pop(pick % len(self.pin_ids)))
             except RequestError:
                 self.seen.add("pin given up")  # it had to make room
         self.cache.check_invariants()
 
     def drop(self) -> None:
-        self.engine.drop_prefixes()
+        self.engine.cache.drop()
         self.pin_ids.clear()
         self.cache.check_invariants()
         assert self.cache.num_kept_blocks == 0
