@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Protocol
 
-from octavo.control.cache.cache_view import PrefixPin
+from octavo.control.cache.listing import PrefixPin
 from octavo.control.decoding.best_of import best_indexes, chooses, engine_params, num_streams
 from octavo.control.engine import Engine
 from octavo.control.text.bad_words import bad_words_token_ids
@@ -166,10 +166,10 @@ class LiveRequests:
         finally:
             if earlier is not None:
                 with suppress(RequestError):  # it has expired
-                    self._engine.unpin_prefix(earlier.pin_id)
+                    self._engine.cache.unpin(earlier.pin_id)
 
     def _pin(self, prompt: EncodedPrompt, ttl_seconds: float, service: ServiceParams) -> PrefixPin:
-        return self._engine.pin_prefix(
+        return self._engine.cache.pin(
             prompt.token_ids, ttl_seconds=ttl_seconds, cache_salt=service.cache_salt
         )
 

@@ -23,7 +23,7 @@ from octavo.config import (
     parse_bytes,
     parse_tokens,
 )
-from octavo.control.cache.cache_view import CacheListing, PrefixPin
+from octavo.control.cache.listing import CacheListing, PrefixPin
 from octavo.control.decoding.best_of import check_streamable
 from octavo.control.decoding.model_defaults import over_model_defaults
 from octavo.control.text.bad_words import bad_words_token_ids
@@ -326,15 +326,15 @@ class LLM:
         Raises:
             RequestError: there is no such pin, or it has expired.
         """
-        self._engine.unpin_prefix(pin_id)
+        self._engine.cache.unpin(pin_id)
 
     def cached_prefixes(self) -> CacheListing:
         """What is cached and pinned."""
-        return self._engine.list_prefixes()
+        return self._engine.cache.list()
 
     def drop_prefix_cache(self) -> int:
         """Forget all cached prefixes and pins; how many KV blocks that frees. What runs is not disturbed."""
-        return self._engine.drop_prefixes()
+        return self._engine.cache.drop()
 
     # -- asking about the model
 
