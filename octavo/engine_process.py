@@ -257,17 +257,17 @@ class EngineLoop:
 def _look_up(engine: Engine, question: CacheQuestion) -> Any:
     """The answer to a question about the cache, as the engine gives it."""
     if isinstance(question, PinPrefix):
-        return engine.pin_prefix(
+        return engine.cache.pin(
             question.token_ids, ttl_seconds=question.ttl_seconds, cache_salt=question.cache_salt
         )
     if isinstance(question, UnpinPrefix):
-        engine.unpin_prefix(question.pin_id)
+        engine.cache.unpin(question.pin_id)
         return {}
     if isinstance(question, ListPrefixes):
-        return engine.list_prefixes()
+        return engine.cache.list()
     if isinstance(question, DropPrefixes):
-        return {"num_blocks": engine.drop_prefixes()}
-    return engine.map_blocks()
+        return {"num_blocks": engine.cache.drop()}
+    return engine.cache.map()
 
 
 def _refuse(request_id: str, error: Exception) -> RequestRefused:

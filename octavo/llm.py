@@ -23,7 +23,7 @@ from octavo.config import (
     parse_bytes,
     parse_tokens,
 )
-from octavo.control.cache.cache_view import CacheListing, PrefixPin
+from octavo.control.cache.listing import CacheListing, PrefixPin
 from octavo.control.decoding.best_of import check_streamable
 from octavo.control.decoding.model_defaults import over_model_defaults
 from octavo.control.text.bad_words import bad_words_token_ids
@@ -139,7 +139,7 @@ class LLM:
 
     def _load(self, config: EngineConfig, on_progress: Callable[[int, int], None] | None = None) -> None:
         # Offline nobody is to be refused for a full queue: the caller waits for its own requests.
-        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize)
+        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize, max_queued_tokens=None)
         self._text: TextParts = build_text(config.model)
         parts = build_engine(replace(config, scheduler=scheduler), on_progress=on_progress)
         self._engine = parts.engine
@@ -309,10 +309,11 @@ class LLM:
     def pin_prefix(
         self, prompt: Prompt, *, ttl_seconds: float = DEFAULT_TTL_SECONDS, cache_salt: str = ""
     ) -> PrefixPin:
-        """Keep a prompt's KV, computed first as far as it is not there, from now for `ttl_seconds`.
+        """Keep a prompt's KV in whole blocks, computed first as far as it is not there, for `ttl_seconds`.
 
         Raises:
-            RequestError: the prompt or the time is wrong, or prefixes are not cached.
+            RequestError: the prompt or the time is wrong, the prompt is shorter than a block, or prefixes
+                are not cached.
         """
         check_seconds("ttl_seconds", ttl_seconds)
         service = ServiceParams(cache_salt=cache_salt)
@@ -326,15 +327,15 @@ class LLM:
         Raises:
             RequestError: there is no such pin, or it has expired.
         """
-        self._engine.unpin_prefix(pin_id)
+        self._engine.cache.unpin(pin_id)
 
     def cached_prefixes(self) -> CacheListing:
         """What is cached and pinned."""
-        return self._engine.list_prefixes()
+        return self._engine.cache.list()
 
     def drop_prefix_cache(self) -> int:
-        """Forget all cached prefixes and pins; how many KV blocks that frees. What runs is not disturbed."""
-        return self._engine.drop_prefixes()
+        """Forget all cached prefixes and pins; how many KV blocks were known. What runs is not disturbed."""
+        return self._engine.cache.drop()
 
     # -- asking about the model
 
