@@ -21,7 +21,7 @@ from octavo.control.text.output_text import OutputText
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import RequestError
 from octavo.outputs import CompletionOutput, RequestOutput, label_logprobs
-from octavo.prompts import EncodedPrompt, Prompt, encode_prompt
+from octavo.prompts import EncodedPrompt, Prompt, encode_prompt, pinnable_tokens
 from octavo.request import FinishReason, TokenDelta
 from octavo.sampling_params import SamplingParams
 from octavo.service_params import DEFAULT_SERVICE, ServiceParams
@@ -149,16 +149,17 @@ class LiveRequests:
                 self.abandon(request_id)
 
     def pin_prefix(self, prompt: EncodedPrompt, ttl_seconds: float, service: ServiceParams) -> PrefixPin:
-        """Pin a prompt's KV, computed first as far as it is not there.
+        """Pin a prompt's KV in whole blocks, computed first as far as it is not there.
 
         Raises:
-            RequestError: the prompt is wrong, or could not be computed.
+            RequestError: the prompt is wrong, shorter than a block, or could not be computed.
         """
+        num_wanted = pinnable_tokens(len(prompt.token_ids), self._engine.limits.block_size)
         # What is there already must not go while the rest is computed.
         earlier = None
         with suppress(RequestError):  # nothing of it is
             earlier = self._pin(prompt, ttl_seconds, service)
-        if earlier is not None and earlier.num_tokens >= len(prompt.token_ids):
+        if earlier is not None and earlier.num_tokens >= num_wanted:
             return earlier
         try:
             self._compute(prompt, service)
@@ -241,10 +242,11 @@ class LiveRequests:
         stop_reason: str | int | None = delta.stop_reason
         output_text = live.output_texts[delta.index]
         num_earlier = output_text.num_tokens
+        ends_by_text = live.params.use_beam_search and output_text.holds_stop_string(delta.token_ids)
         text_delta = output_text.push(
             delta.token_ids,
             finished=finish_reason is not None,
-            ended_by_stop_token=finish_reason is FinishReason.STOP,
+            ended_by_stop_token=finish_reason is FinishReason.STOP and not ends_by_text,
         )
         if text_delta.stop_string is not None:
             if finish_reason is None:

@@ -139,7 +139,7 @@ class LLM:
 
     def _load(self, config: EngineConfig, on_progress: Callable[[int, int], None] | None = None) -> None:
         # Offline nobody is to be refused for a full queue: the caller waits for its own requests.
-        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize)
+        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize, max_queued_tokens=None)
         self._text: TextParts = build_text(config.model)
         parts = build_engine(replace(config, scheduler=scheduler), on_progress=on_progress)
         self._engine = parts.engine
@@ -309,10 +309,11 @@ class LLM:
     def pin_prefix(
         self, prompt: Prompt, *, ttl_seconds: float = DEFAULT_TTL_SECONDS, cache_salt: str = ""
     ) -> PrefixPin:
-        """Keep a prompt's KV, computed first as far as it is not there, from now for `ttl_seconds`.
+        """Keep a prompt's KV in whole blocks, computed first as far as it is not there, for `ttl_seconds`.
 
         Raises:
-            RequestError: the prompt or the time is wrong, or prefixes are not cached.
+            RequestError: the prompt or the time is wrong, the prompt is shorter than a block, or prefixes
+                are not cached.
         """
         check_seconds("ttl_seconds", ttl_seconds)
         service = ServiceParams(cache_salt=cache_salt)
@@ -333,7 +334,7 @@ class LLM:
         return self._engine.cache.list()
 
     def drop_prefix_cache(self) -> int:
-        """Forget all cached prefixes and pins; how many KV blocks that frees. What runs is not disturbed."""
+        """Forget all cached prefixes and pins; how many KV blocks were known. What runs is not disturbed."""
         return self._engine.cache.drop()
 
     # -- asking about the model

@@ -55,3 +55,17 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer) -> EncodedPrompt:
     if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Sequence):
         raise RequestError("prompt_token_ids must be a list of token ids", param="prompt_token_ids")
     return EncodedPrompt(text, list(token_ids))
+
+
+def pinnable_tokens(num_tokens: int, block_size: int) -> int:
+    """How many tokens of a prompt can be pinned in the cache: its whole blocks.
+
+    Raises:
+        RequestError: none.
+    """
+    if num_tokens < block_size:
+        raise RequestError(
+            f"the prompt has {num_tokens} tokens; what can be pinned are whole blocks of {block_size}",
+            param="prompt",
+        )
+    return num_tokens - num_tokens % block_size

@@ -186,19 +186,16 @@ def test_a_wrong_question_disturbs_nobody(engine: EngineUnderTest) -> None:
 
 
 def test_a_fault_of_a_question_is_its_answer() -> None:
-    class BrokenEngine:
-        has_work = False
-        num_running = num_waiting = 0
-        last_step = None
+    def lose() -> None:
+        raise KeyError("lost")
 
-        def list_prefixes(self) -> None:
-            raise KeyError("lost")
-
+    broken = SimpleNamespace(list=lose)
+    engine = SimpleNamespace(has_work=False, num_running=0, num_waiting=0, last_step=None, cache=broken)
     sent: list[Any] = []
     facts = SimpleNamespace(weight_bytes=1, num_blocks=4)
     messages = iter([[ListPrefixes(1)], [StopEngine()]])
     link = SimpleNamespace(send=sent.append, receive=lambda wait: next(messages))
-    EngineLoop(SimpleNamespace(engine=BrokenEngine(), facts=facts), link, max_num_batched_tokens=1).run()
+    EngineLoop(SimpleNamespace(engine=engine, facts=facts), link, max_num_batched_tokens=1).run()
     assert isinstance(sent[0], CacheAnswer)
     assert sent[0].is_fault
     assert "KeyError" in sent[0].error

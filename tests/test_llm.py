@@ -152,6 +152,23 @@ def test_beams(llm):
     assert all(one.text for one in chat.outputs)
 
 
+def test_every_choice_of_a_beam_search_ends_where_fewer_are_possible_than_were_asked_for(llm):
+    params = SamplingParams(n=3, use_beam_search=True, max_tokens=2, allowed_token_ids=[100], ignore_eos=True)
+    (output,) = llm.generate(STORY, params)
+    assert [one.token_ids for one in output.outputs] == [[100, 100]] * 3
+
+
+def test_a_beam_ends_before_its_stop_string(llm):
+    params = SamplingParams(n=2, use_beam_search=True, max_tokens=12, stop=[","])
+    (output,) = llm.generate(STORY, params)
+    stopped = [one for one in output.outputs if one.stop_reason == ","]
+    assert stopped
+    for one in stopped:
+        assert one.finish_reason == "stop"
+        assert "," not in one.text
+        assert "," in llm.get_tokenizer().decode(one.token_ids)
+
+
 def test_what_is_known_only_at_the_end_is_not_streamed(llm):
     for params in (SamplingParams(best_of=2), SamplingParams(use_beam_search=True)):
         with pytest.raises(RequestError, match="cannot be streamed"):
@@ -211,8 +228,8 @@ def test_a_prefix_is_pinned_listed_and_dropped(llm):
 def test_what_cannot_be_pinned(llm):
     with pytest.raises(RequestError, match="ttl_seconds"):
         llm.pin_prefix(STORY, ttl_seconds=0)
-    with pytest.raises(RequestError, match="empty"):
-        llm.pin_prefix("")
+    with pytest.raises(RequestError, match="whole blocks of 16"):
+        llm.pin_prefix(STORY)
     with LLM(kv_cache_memory="8MB", num_threads=1, prefix_caching=False) as forgetful:
         with pytest.raises(RequestError, match="prefix_caching=False"):
             forgetful.pin_prefix(STORY)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import OctavoError, RequestError
 from octavo.messages import DropPrefixes, ListPrefixes, MapBlocks, PinPrefix, UnpinPrefix
+from octavo.prompts import pinnable_tokens
 from octavo.sampling_params import SamplingParams
 from octavo.server.bodies import read_body
 from octavo.server.generation import Generation
@@ -95,7 +96,7 @@ async def unpin_prefix(request: Request) -> Response:
 
 
 async def pin_prefix(request: Request) -> Response:
-    """Keep a prompt's KV, computed first as far as it is not there, from now for `ttl_seconds`."""
+    """Keep a prompt's KV in whole blocks, computed first as far as it is not there, for `ttl_seconds`."""
     parts: ServerParts = request.app.state.parts
     text_parts, facts = parts.admit()
     body = await read_body(request, PinBody, parts.config.server.max_body_bytes)
@@ -116,14 +117,13 @@ async def pin_prefix(request: Request) -> Response:
         raise RequestError("add_special_tokens has no effect on token ids", param="add_special_tokens")
     else:
         token_ids = body.prompt
-    if not token_ids:
-        raise RequestError("prompt is empty; it must have at least one token", param="prompt")
+    num_wanted = pinnable_tokens(len(token_ids), facts.block_size)
 
     def question(query_id: int) -> PinPrefix:
         return PinPrefix(query_id, token_ids, ttl_seconds, service.cache_salt)
 
     earlier = await _pin_what_there_is(parts, question)
-    if earlier is not None and earlier["num_tokens"] >= len(token_ids):
+    if earlier is not None and earlier["num_tokens"] >= num_wanted:
         return json_response(earlier)
     try:
         await _compute(parts, text_parts.tokenizer, token_ids, service)

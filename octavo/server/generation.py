@@ -195,10 +195,11 @@ class Generation:
         if finish_reason is FinishReason.ABORT:
             raise RequestFailedError("the engine gave the request up")
         num_earlier = stream.output_text.num_tokens
+        ends_by_text = self.params.use_beam_search and stream.output_text.holds_stop_string(delta.token_ids)
         text_delta = stream.output_text.push(
             delta.token_ids,
             finished=finish_reason is not None,
-            ended_by_stop_token=finish_reason is FinishReason.STOP,
+            ended_by_stop_token=finish_reason is FinishReason.STOP and not ends_by_text,
         )
         stop_reason: str | int | None = delta.stop_reason
         if text_delta.stop_string is not None:

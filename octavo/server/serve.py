@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,9 @@ def run_server(config: ServeConfig) -> int:
                 stack.callback(admin_listener.close)
         except OctavoError as error:
             return _say_error(str(error), 2)
-        engine_process = EngineProcess(config.engine)
+        # Waiting tokens are bounded here, where a body with several prompts is let in whole or not at all.
+        scheduler = replace(config.engine.scheduler, max_queued_tokens=None)
+        engine_process = EngineProcess(replace(config.engine, scheduler=scheduler))
         stack.callback(engine_process.kill)
         return asyncio.run(_Server(config, engine_process, listener, admin_listener).run())
 

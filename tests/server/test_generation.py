@@ -110,12 +110,16 @@ async def test_beams_are_the_engines_choice_and_cut_before_a_stop_string(tokeniz
     played = Played(tokenizer, params)
     token_ids = tokenizer.encode(" 8, 9, 10", add_special_tokens=False)
     tokens = [(token_id, -0.1) for token_id in token_ids]
-    choices = await played.run([delta(0, (100, -9.0), (101, -9.0)), delta(1, *tokens)])
+    # The engine ends a beam with the token that completes a stop string, and does not say why it ended.
+    at_stop = next(size for size in range(1, len(tokens)) if tokenizer.decode(token_ids[:size]).endswith("9"))
+    ended = delta(1, *tokens[:at_stop], reason=FinishReason.STOP)
+    choices = await played.run([delta(0, (100, -9.0), (2, -9.0), reason=FinishReason.STOP), ended])
     submitted = played.sent[0]
     assert isinstance(submitted, SubmitRequest)
     assert submitted.params.logprobs is None
     assert [each.choice_index for each in choices] == [0, 1]
-    assert choices[1].text == " 8, "
+    assert (choices[0].text, choices[0].stop_reason) == (tokenizer.decode([100]), None)  # an EOS is not shown
+    assert (choices[1].text, choices[1].stop_reason) == (" 8, ", "9")
     assert tokenizer.decode(list(choices[1].token_ids)).endswith("9")
 
 

@@ -68,7 +68,7 @@ class LiveBeams:
         if search.is_finished:
             for beam in live:
                 self._roster.finish(beam, FinishReason.STOP)
-            return [self._delta(request, index, best) for index, best in enumerate(search.best())]
+            return self._conclude(request, search.best())
         request.sequences = self._follow(live, steps)
         for beam in live:
             if beam not in request.sequences:
@@ -91,6 +91,18 @@ class LiveBeams:
         for beam, step in zip(beams, steps, strict=True):
             beam.token_ids.append(step.token_id)
         return beams
+
+    def _conclude(self, request: Request, best: list[Hypothesis]) -> list[TokenDelta]:
+        """The last deltas: `n` of them, for whoever follows the choices waits for each one's end. Where
+        fewer different continuations are possible, the worst of them stands for those that are not."""
+        if not best:
+            error = "no continuation is possible: every token is forbidden"
+            return [
+                TokenDelta(request.request_id, index, finish_reason=FinishReason.ERROR, error=error)
+                for index in range(request.params.n)
+            ]
+        last = len(best) - 1
+        return [self._delta(request, index, best[min(index, last)]) for index in range(request.params.n)]
 
     def _delta(self, request: Request, index: int, best: Hypothesis) -> TokenDelta:
         return TokenDelta(
