@@ -114,6 +114,25 @@ def test_copied_blocks_diverge_from_their_source(runner: ModelRunner) -> None:
         assert tokens[7:] == greedy_continuation(tokens[:7], 6)
 
 
+def test_candidates_come_beside_tokens_and_failures(runner: ModelRunner) -> None:
+    prompts = {0: prompt_of(5, 1), 1: prompt_of(7, 2), 2: prompt_of(3, 3)}
+    beams = SamplingParams(use_beam_search=True, best_of=4)
+    samples = {
+        0: SampleRequest(beams, 0, 5, num_candidates=8),
+        1: greedy(7),
+        2: SampleRequest(beams, 0, 3, suppressed_token_ids=(-1,), num_candidates=8),
+    }
+    slices = [
+        SequenceSlice(i, prompts[i], 0, list(range(4 * i, 4 * i + 4)), sample)
+        for i, sample in samples.items()
+    ]
+    result = runner.run(StepPlan(0, slices))
+    assert (set(result.candidates), set(result.tokens), set(result.failures)) == ({0}, {1}, {2})
+    expected = reference_logits(prompts[0])[-1].log_softmax(dim=-1).topk(8)
+    assert [one.token_id for one in result.candidates[0]] == expected.indices.tolist()
+    assert [one.score for one in result.candidates[0]] == pytest.approx(expected.values.tolist(), abs=1e-5)
+
+
 def test_prompt_logprobs_chunk_by_chunk(runner: ModelRunner) -> None:
     prompt = prompt_of(PROMPT_LOGPROB_ROWS + 40)
     blocks = list(range(60))
