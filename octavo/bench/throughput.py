@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from octavo.bench.machine import Machine, describe_machine
+from octavo.bench.prompts import ordinary_token_ids
 from octavo.bench.workload import WorkloadRequest, WorkloadSpec, make_workload
 from octavo.build import EngineFacts, build_engine, build_text
 from octavo.config import EngineConfig
@@ -110,10 +111,7 @@ def run_throughput(
         RequestFailedError: a request broke; a number over fewer requests would mean nothing.
     """
     text = build_text(config.model)
-    special = text.tokenizer.special_token_ids
-    vocab_size = min(text.tokenizer.vocab_size, text.description.spec.vocab_size)
-    ordinary = [token_id for token_id in range(vocab_size) if token_id not in special]
-    requests = make_workload(spec, ordinary)
+    requests = make_workload(spec, ordinary_token_ids(text))
     scheduler = replace(config.scheduler, max_queued_requests=spec.num_requests)
     parts = build_engine(replace(config, scheduler=scheduler))
     ready_seconds = seconds_since_process_start()

@@ -10,6 +10,8 @@ from octavo.config import parse_tokens, setting
 from octavo.errors import ConfigError
 from octavo.sampling_params import SamplingParams
 
+TRACES = ("exponential", "sharegpt", "alpaca")  # see traces.py
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadSpec:

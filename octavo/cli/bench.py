@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octavo.bench.workload import WorkloadSpec
+from octavo.cli import bench_blocks, bench_memory, bench_plan_step, bench_prefix, bench_sharing
+from octavo.cli.bench_output import add_output_flag, check_output, show_rows, write_output
 from octavo.cli.config_flags import (
     ENGINE_GROUPS,
     add_config_flags,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from octavo.bench.startup import StartupRun
     from octavo.bench.throughput import ThroughputReport
 
+_FURTHER = (bench_memory, bench_sharing, bench_prefix, bench_blocks, bench_plan_step)
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (
     *("model", "seed", "chat_template", "policy", "fair_weights"),
@@ -47,7 +48,7 @@ def add_command(commands: Any) -> None:
         description="Runs a seeded workload of greedy requests, all at once, and reports tokens per second.",
     )
     add_model_positional(throughput)
-    _add_output_flag(throughput)
+    add_output_flag(throughput)
     add_config_flags(throughput, WorkloadSpec)
     add_engine_flags(throughput, without=_NO_EFFECT)
     throughput.set_defaults(run=run_throughput_command, parser=throughput)
@@ -62,9 +63,11 @@ def add_command(commands: Any) -> None:
     startup.add_argument(
         "--num-runs", type=flag_type(int), default=3, metavar="N", help="how often to start (default: 3)"
     )
-    _add_output_flag(startup)
+    add_output_flag(startup)
     add_engine_flags(startup, without=("model",))
     startup.set_defaults(run=run_startup_command, parser=startup)
+    for module in _FURTHER:
+        module.add_benchmark(benches)
 
 
 def run_throughput_command(arguments: argparse.Namespace) -> int:
@@ -74,7 +77,7 @@ def run_throughput_command(arguments: argparse.Namespace) -> int:
         name: value for name, value in given.items() if name not in WorkloadSpec.__dataclass_fields__
     }
     config = read_engine_config(engine_given)
-    _check_output(arguments.output)
+    check_output(arguments.output)
     from octavo.bench.throughput import run_throughput  # noqa: PLC0415  (loads half of the package)
 
     if not sys.stderr.isatty():
@@ -91,7 +94,7 @@ def run_throughput_command(arguments: argparse.Namespace) -> int:
                 on_token=lambda made, wanted: bar.update(task_id, completed=made, total=wanted),
             )
     _show_throughput(report)
-    _write_output(arguments.output, report.as_json())
+    write_output(arguments.output, report.as_json())
     return 0
 
 
@@ -100,13 +103,13 @@ def run_startup_command(arguments: argparse.Namespace) -> int:
     if arguments.num_runs < 1:
         raise ConfigError(f"--num-runs must be at least 1, not {arguments.num_runs}")
     read_engine_config(given)  # told here, and not by a server that ends
-    _check_output(arguments.output)
+    check_output(arguments.output)
     from octavo.bench.machine import describe_machine  # noqa: PLC0415
     from octavo.bench.startup import measure_startup  # noqa: PLC0415
 
     runs = [measure_startup(_serve_arguments(given)) for _ in range(arguments.num_runs)]
     _show_startup(runs)
-    _write_output(
+    write_output(
         arguments.output,
         {
             "benchmark": "startup",
@@ -127,25 +130,6 @@ def _serve_arguments(given: dict[str, Any]) -> list[str]:
     return arguments
 
 
-def _add_output_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers there as JSON")
-
-
-def _check_output(path: Path | None) -> None:
-    """Fail before the work, not after it."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ConfigError(f"--output {path}: no file can be written there")
-
-
-def _write_output(path: Path | None, numbers: dict[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from None
-
-
 def _show_throughput(report: ThroughputReport) -> None:
     facts, machine = report.engine, report.machine
     rows = [
@@ -163,7 +147,7 @@ def _show_throughput(report: ThroughputReport) -> None:
             f"RSS peak, {facts.kv_bytes / 2**20:,.0f} MB KV",
         ),
     ]
-    _show(
+    show_rows(
         f"{facts.model_name}, {facts.dtype} on {facts.device}, kernels: {facts.kernels}",
         f"{machine.cpu}, {machine.num_cores} cores, torch {machine.torch}, octavo {machine.octavo}",
         rows,
@@ -179,21 +163,4 @@ def _show_startup(runs: list[StartupRun]) -> None:
         ("slowest", f"{max(seconds):.2f} s", ""),
         ("memory", f"{rss_bytes / 2**20:,.0f} MB", "RSS peak, front and engine together"),
     ]
-    _show("Startup of `octavo serve`", None, rows)
-
-
-def _show(title: str, subtitle: str | None, rows: list[tuple[str, str, str]]) -> None:
-    from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
-    from rich.table import Table  # noqa: PLC0415
-
-    console = Console(highlight=False)
-    console.print(title, style="bold", markup=False)
-    if subtitle is not None:
-        console.print(subtitle, style="dim", markup=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(justify="right", style="bold")
-    table.add_column(style="dim")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    show_rows("Startup of `octavo serve`", None, rows)

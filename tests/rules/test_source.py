@@ -23,6 +23,7 @@ HOMES = {
     "safetensors": ("checkpoint/", "compute/models/"),
     "prometheus_client": ("observability/", "server/"),
     "torch": ("compute/", "build.py", "llm.py", "engine_process.py", "cli/doctor"),
+    "matplotlib": ("bench/figures.py",),
     "pickle": (),
     "dill": (),
     "marshal": (),
