@@ -82,7 +82,10 @@ class ComputeConfig:
 
     device: str = setting("auto", "cpu or cuda; auto takes a GPU where there is one", choices=DEVICES)
     dtype: str = setting(
-        "auto", "number format of weights and KV; auto: float32 on cpu, bfloat16 on cuda", choices=DTYPES
+        "auto",
+        "number format of weights and KV; auto: on cpu float32, with GGUF's packed matrices as they are; "
+        "on cuda bfloat16",
+        choices=DTYPES,
     )
     num_threads: int | None = setting(
         None, "threads for calculation; default: one per available core", parse=int, metavar="N"

@@ -62,7 +62,7 @@ def test_startup_starts_a_real_server(run, tmp_path):
     assert exit_code == 0
     (measured,) = json.loads(output.read_text())["runs"]
     assert 0.5 < measured["ready_seconds"] < 60
-    assert measured["peak_rss_bytes"] > 500 * 2**20  # the starter's weights alone
+    assert measured["peak_rss_bytes"] > 100 * 2**20  # the starter's weights and torch
     assert "ready" in out
 
 

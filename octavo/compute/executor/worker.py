@@ -54,7 +54,13 @@ class Worker:
         num_threads = resolve_num_threads(compute.num_threads)
         torch.set_num_threads(num_threads)
         kernels = for_device(device, dtype)
-        weights = load_weights(description, dtype=dtype, device=device, on_progress=on_progress)
+        weights = load_weights(
+            description,
+            dtype=dtype,
+            device=device,
+            low_bit_types=kernels.low_bit_types if compute.dtype == "auto" else frozenset(),
+            on_progress=on_progress,
+        )
         decoder = Decoder(description.spec, weights, kernels)
         return_freed_memory()
         return cls(decoder, kernels)
@@ -74,7 +80,8 @@ class Worker:
 
     @property
     def dtype_name(self) -> str:
-        return str(self._decoder.dtype).removeprefix("torch.")
+        """The format of the weight matrices: "float32", or for example "Q4_1 + Q8_0"."""
+        return self._decoder.format_name
 
     @property
     def kernels_name(self) -> str:

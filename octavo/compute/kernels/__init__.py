@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.compute.kernels import reference, signatures
 from octavo.compute.kernels.cpu import activations, attention, kv_blocks, linear, norms, rotary
 from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
@@ -35,6 +36,7 @@ class KernelTable:
     Attributes:
         name: the table in a word or two, for logs: "reference", "cpu (avx2)".
         choices: which implementation each operation has, and why.
+        low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
     """
 
     name: str
@@ -50,6 +52,7 @@ class KernelTable:
     copy_blocks: signatures.CopyBlocks
     paged_attention: signatures.PagedAttention
     choices: tuple[KernelChoice, ...]
+    low_bit_types: frozenset[GgmlType] = frozenset()
 
     def describe(self) -> list[KernelChoice]:
         """The choices, in the table's order."""
@@ -105,7 +108,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
     """The native kernels where there are some, torch for the rest."""
     name = f"cpu ({library.isa_name})"
     native_reasons = {
-        "linear": "sums each output in a fixed order, so that a row does not depend on its batch",
+        "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
+        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))} as they are stored",
         "rms_norm": "one pass over each row",
         "gated_activation": "SiLU in one pass; other activations take the reference",
         "rotate": "in place, one pass",
@@ -124,8 +128,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
     return replace(
         reference_table(torch_reason),
         name=name,
-        pack_weight=linear.pack_weight,
-        weight_rows=linear.weight_rows,
+        pack_weight=partial(linear.pack_weight, library),
+        weight_rows=partial(linear.weight_rows, library),
         linear=partial(linear.linear, library),
         rms_norm=partial(norms.rms_norm, library),
         gated_activation=partial(activations.gated_activation, library),
@@ -134,4 +138,5 @@ def native_table(library: NativeLibrary) -> KernelTable:
         copy_blocks=partial(kv_blocks.copy_blocks, library),
         paged_attention=partial(attention.paged_attention, library),
         choices=choices,
+        low_bit_types=linear.LOW_BIT_TYPES,
     )

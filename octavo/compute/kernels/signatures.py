@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, device, dtype, float32
 
+from octavo.checkpoint.ggml_type import GgmlType
+from octavo.compute.quantization.matrix import StoredWeight
 from octavo.model_spec import Activation
 
 
@@ -44,33 +46,68 @@ class AttentionBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearWeight:
-    """A weight matrix [out_size, in_size] in whatever layout its device's `linear` reads it.
+class PackedMatrix:
+    """Some rows of a weight, in whatever layout its device's `linear` reads.
 
     Attributes:
         data: the numbers; only the functions of the table that packed them know their order.
+        out_size: how many rows.
+        ggml_type: the format of a matrix that is kept low-bit; None: plain numbers.
     """
 
     data: Tensor
     out_size: int
+    ggml_type: GgmlType | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearWeight:
+    """A weight matrix [out_size, in_size]: packed matrices, one under the other."""
+
+    parts: tuple[PackedMatrix, ...]
+    out_size: int
     in_size: int
+
+    @property
+    def device(self) -> device:
+        return self.parts[0].data.device
+
+    @property
+    def dtype(self) -> dtype:
+        """Of the numbers that go in and come out."""
+        return float32 if self.parts[0].ggml_type is not None else self.parts[0].data.dtype
 
 
 class PackWeight(Protocol):
-    def __call__(self, weight: Tensor) -> LinearWeight:
-        """weight [out, in] -> the same numbers, laid out for `linear`. Done once, when a model loads."""
+    def __call__(self, matrices: Sequence[StoredWeight]) -> LinearWeight:
+        """Matrices [out, in], one under the other -> the same numbers, laid out for `linear`.
+
+        Done once, when a model loads.
+        """
         ...
 
 
 class WeightRows(Protocol):
     def __call__(self, weight: LinearWeight, row_ids: Tensor) -> Tensor:
-        """Rows of a packed weight: row_ids int64 [n] -> [n, in]. A tied head is also the embedding."""
+        """Rows of a packed weight of one part: row_ids int64 [n] -> [n, in].
+
+        A tied head is also the embedding.
+        """
         ...
 
 
 class Linear(Protocol):
-    def __call__(self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None) -> Tensor:
-        """x @ weight.T + bias.  x [num_tokens, in], rows may be strided; bias [out] -> [num_tokens, out]."""
+    def __call__(
+        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+    ) -> Tensor:
+        """x @ weight.T + bias.
+
+        x [num_tokens, in], rows may be strided; bias [out] -> a new [num_tokens, out]; or, given add_to
+        [num_tokens, out], contiguous, the sum with it, IN PLACE, which is also returned.
+
+        Against low-bit parts an implementation may round x to int8 with one scale for each row's 32
+        neighbouring inputs (`reference.quantize_activations`), never coarser.
+        """
         ...
 
 

@@ -204,19 +204,19 @@ def test_linear_of_any_shape(
     torch.manual_seed(num_tokens)
     x = torch.randn(num_tokens, 2 * in_size)[:, :in_size] if is_strided else torch.randn(num_tokens, in_size)
     weight, bias = torch.randn(out_size, in_size), torch.randn(out_size) if has_bias else None
-    found = native.linear(x, native.pack_weight(weight), bias)
-    expected = reference_kernels.linear(x, reference_kernels.pack_weight(weight), bias)
+    found = native.linear(x, native.pack_weight([weight]), bias)
+    expected = reference_kernels.linear(x, reference_kernels.pack_weight([weight]), bias)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_rows_of_a_packed_weight(native: KernelTable) -> None:
     weight = torch.randn(37, 24)
     row_ids = torch.tensor([36, 0, 16, 15, 16])
-    assert torch.equal(native.weight_rows(native.pack_weight(weight), row_ids), weight[row_ids])
+    assert torch.equal(native.weight_rows(native.pack_weight([weight]), row_ids), weight[row_ids])
 
 
 def test_linear_refuses_what_it_would_read_past(native: KernelTable) -> None:
-    packed = native.pack_weight(torch.randn(32, 24))
+    packed = native.pack_weight([torch.randn(32, 24)])
     with pytest.raises(ValueError, match="25 inputs"):
         native.linear(torch.randn(2, 25), packed)
     with pytest.raises(ValueError, match="float32"):

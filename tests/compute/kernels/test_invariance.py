@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -18,18 +16,9 @@ from torch import Tensor
 from octavo.compute.kernels import KernelTable
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences
+from tests.compute.kernels.threads import num_threads
 
 SMOLLM = AttentionShape(num_heads=9, num_kv_heads=3, head_dim=64)
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +118,7 @@ def test_idle_threads_use_no_cpu(native: KernelTable, long_case: PagedSequences)
 @pytest.mark.parametrize("out_size", [960, 1000])
 def test_a_product_alone_or_in_any_batch(native: KernelTable, out_size: int) -> None:
     torch.manual_seed(1)
-    weight, x = native.pack_weight(torch.randn(out_size, 576)), torch.randn(64, 576)
+    weight, x = native.pack_weight([torch.randn(out_size, 576)]), torch.randn(64, 576)
     with num_threads(2):
         together = native.linear(x, weight)
         for num_tokens in [*range(1, 20), 31, 32, 33, 63]:

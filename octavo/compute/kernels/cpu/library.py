@@ -15,6 +15,7 @@ BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
 ISAS = ("avx2", "generic")  # best first
 
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+_LINEAR = (_POINTER, _INT64, *[_POINTER] * 3, _INT64, _INT32, *[_INT64] * 3, _INT32)
 _ARGUMENTS = {
     "octavo_paged_attention": (
         *[_POINTER, _POINTER, _INT64, _INT64],
@@ -33,7 +34,11 @@ _ARGUMENTS = {
         *[_INT64] * 3,
         _INT32,
     ),
-    "octavo_linear": (_POINTER, _POINTER, _INT64, *[_POINTER] * 3, *[_INT64] * 3, _INT32),
+    "octavo_linear": (_POINTER, *_LINEAR),
+    "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
+    "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
+    "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
+    "octavo_lowbit_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,
@@ -42,7 +47,14 @@ _ARGUMENTS = {
         _INT32,
     ),
 }
-_CHECKED = ("octavo_paged_attention", "octavo_write_kv", "octavo_rotate")  # return 0 or a place, plus 1
+_RETURN_INT64 = (  # 0 or a place, plus 1; or a number of bytes
+    "octavo_paged_attention",
+    "octavo_write_kv",
+    "octavo_rotate",
+    "octavo_lowbit_bytes",
+    "octavo_lowbit_pack",
+    "octavo_lowbit_rows",
+)
 
 
 class NativeLibraryError(Exception):
@@ -86,7 +98,7 @@ def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> N
     for name, arguments in _ARGUMENTS.items():
         function = getattr(functions, name)
         function.argtypes = arguments
-        function.restype = ctypes.c_int64 if name in _CHECKED else None
+        function.restype = ctypes.c_int64 if name in _RETURN_INT64 else None
     functions.octavo_isa.argtypes = [ctypes.c_char_p]
     functions.octavo_isa.restype = ctypes.c_void_p
     for name in ISAS if isa_name is None else (isa_name,):

@@ -177,7 +177,8 @@ OCTAVO_API const char* octavo_source_hash() { return OCTAVO_SOURCE_HASH; }
 OCTAVO_API const void* octavo_isa(const char* name) {
     if (std::strcmp(name, "generic") == 0) return &kGenericKernels;
 #if defined(OCTAVO_HAS_AVX2)
-    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
         return &kAvx2Kernels;
 #endif
     return nullptr;
@@ -258,8 +259,9 @@ OCTAVO_API int64_t octavo_rotate(const void* isa, float* query, int64_t num_head
 }
 
 OCTAVO_API void octavo_linear(const void* isa, const float* x, int64_t x_stride, const float* panels, const float* bias,
-                              float* out, int64_t num_tokens, int64_t in_size, int64_t out_size, int32_t num_threads) {
-    const LinearCall call = {x, x_stride, panels, bias, out, num_tokens, in_size, out_size};
+                              float* out, int64_t out_stride, int32_t adds, int64_t num_tokens, int64_t in_size,
+                              int64_t out_size, int32_t num_threads) {
+    const LinearCall call = {x, x_stride, panels, bias, out, out_stride, adds != 0, num_tokens, in_size, out_size};
     const auto* kernels = static_cast<const IsaKernels*>(isa);
     const int64_t num_panels = (out_size + kPanelRows - 1) / kPanelRows;
     // A product with one token reads each weight once: then the bytes are the work.

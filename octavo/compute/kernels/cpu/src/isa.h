@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "lowbit.h"
+
 namespace octavo {
 
 // One layer's attention call. Strides count floats; see signatures.PagedAttention for the shapes.
@@ -56,7 +58,9 @@ struct LinearCall {
     int64_t x_stride;
     const float* panels;
     const float* bias;  // [out_size] or null
-    float* out;         // [num_tokens][out_size]
+    float* out;         // [num_tokens][out_size], rows out_stride floats apart
+    int64_t out_stride;
+    bool adds;  // to what `out` holds
     int64_t num_tokens;
     int64_t in_size;
     int64_t out_size;
@@ -78,6 +82,8 @@ struct IsaKernels {
     void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
                        int64_t first_row, int64_t end_row, float* out);
     void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
+    void (*quantize_tiles)(const QuantizeCall&, int64_t first_tile, int64_t end_tile);
+    void (*multiply_lowbit)(const LowbitCall&, int64_t first_panel, int64_t end_panel);
 };
 
 constexpr int kPanelRows = 16;  // the Python side packs by the same number

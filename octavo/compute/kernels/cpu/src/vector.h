@@ -24,6 +24,33 @@ OCTAVO_INLINE Vec load(const float* from) {
 
 OCTAVO_INLINE void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
+// float16 bits -> float32, subnormal numbers, infinity and NaN included.
+OCTAVO_INLINE float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (exponent == 0) {
+        value = static_cast<float>(fraction) * 5.9604644775390625e-8f;  // 2^-24
+        if (sign) value = -value;
+    }
+    return value;
+}
+
+// Eight float16 numbers, widened.
+OCTAVO_INLINE Vec load_halves(const void* from) {
+#if defined(__F16C__)
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#else
+    uint16_t halves[kLanes];
+    std::memcpy(halves, from, sizeof halves);
+    Vec to;
+    for (int i = 0; i < kLanes; ++i) to[i] = half_to_float(halves[i]);
+    return to;
+#endif
+}
+
 OCTAVO_INLINE Vec broadcast(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 
 // a * b + c, rounded once where the processor can. Spelled out, so that every tile size does the same.
