@@ -104,6 +104,12 @@ class CacheConfig:
         metavar="SIZE",
     )
 
+    kv_cache_dtype: str = setting(
+        "auto",
+        "number format of keys and values; auto: float16 on cpu where --dtype is auto, else that of --dtype",
+        choices=DTYPES,
+    )
+
     def __post_init__(self) -> None:
         _check_at_least("--block-size", self.block_size, 1)
         if self.block_size > 1024:

@@ -13,6 +13,7 @@ from octavo.compute.executor.device import (
     free_memory_bytes,
     resolve_device,
     resolve_dtype,
+    resolve_kv_dtype,
     resolve_num_threads,
 )
 from octavo.compute.kernels import KernelChoice, for_device
@@ -112,7 +113,8 @@ def examine(config: EngineConfig) -> Findings:
         low_bit_types = kernels.low_bit_types if config.compute.dtype == "auto" else frozenset()
         weight_bytes = count_weight_bytes(description, dtype.itemsize, low_bit_types)
         model = _model_findings(description, weight_bytes)
-        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, dtype.itemsize)
+        kv_dtype = resolve_kv_dtype(config.cache.kv_cache_dtype, config.compute.dtype, dtype, kernels)
+        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, kv_dtype.itemsize)
     return Findings(
         machine=describe_machine(),
         device=DeviceFindings(

@@ -15,6 +15,7 @@ from octavo.compute.kernels import reference, signatures
 from octavo.compute.kernels.cpu import activations, attention, kv_blocks, linear, norms, rotary
 from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
+from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.compute.kernels.signatures import AttentionBatch
 
 __all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device"]
@@ -36,6 +37,8 @@ class KernelTable:
     Attributes:
         name: the table in a word or two, for logs: "reference", "cpu (avx2)".
         choices: which implementation each operation has, and why.
+        kv_dtypes: the formats in which the cache may hold keys and values.
+        narrow_kv_dtype: the one that is quickest to read at no loss that matters; None: that of the weights.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
     """
 
@@ -52,6 +55,8 @@ class KernelTable:
     copy_blocks: signatures.CopyBlocks
     paged_attention: signatures.PagedAttention
     choices: tuple[KernelChoice, ...]
+    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
 
     def describe(self) -> list[KernelChoice]:
@@ -113,7 +118,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         "rms_norm": "one pass over each row",
         "gated_activation": "SiLU in one pass; other activations take the reference",
         "rotate": "in place, one pass",
-        "write_kv": "one copy a row",
+        "write_kv": "one copy a row, rounded where the cache holds float16",
         "copy_blocks": "one copy a block",
         "paged_attention": f"reads the cache in place; head sizes not divisible by {HEAD_DIM_STEP} "
         "take the reference",
@@ -138,5 +143,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         copy_blocks=partial(kv_blocks.copy_blocks, library),
         paged_attention=partial(attention.paged_attention, library),
         choices=choices,
+        kv_dtypes=KV_DTYPES,
+        narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences
 from tests.compute.kernels.threads import num_threads
@@ -21,9 +22,10 @@ from tests.compute.kernels.threads import num_threads
 SMOLLM = AttentionShape(num_heads=9, num_kv_heads=3, head_dim=64)
 
 
-@pytest.fixture(scope="module")
-def long_case() -> PagedSequences:
-    return PagedSequences(SMOLLM, [700, *[(37 * i) % 290 + 1 for i in range(63)]])
+@pytest.fixture(scope="module", params=KV_DTYPES, ids=str)
+def long_case(request: pytest.FixtureRequest) -> PagedSequences:
+    lengths = [700, *[(37 * i) % 290 + 1 for i in range(63)]]
+    return PagedSequences(SMOLLM, lengths, kv_dtype=request.param)
 
 
 @pytest.mark.parametrize("window", [None, 100])
@@ -48,7 +50,8 @@ def test_a_prompt_whole_or_in_any_chunks(native: KernelTable, data: st.DataObjec
     shape = data.draw(st.sampled_from([SMOLLM, AttentionShape(5, 1, 40), AttentionShape(2, 2, 128)]))
     length = data.draw(st.integers(2, 600))
     window = data.draw(st.none() | st.integers(1, 400))
-    case = PagedSequences(shape, [length, 45], seed=data.draw(st.integers(0, 99)))
+    kv_dtype = data.draw(st.sampled_from(KV_DTYPES))
+    case = PagedSequences(shape, [length, 45], seed=data.draw(st.integers(0, 99)), kv_dtype=kv_dtype)
     (whole,) = case.attend(native.paged_attention, [(0, 0, length)], window=window)
     cuts = sorted(data.draw(st.sets(st.integers(1, length - 1), max_size=4)))
     borders = [0, *cuts, length]

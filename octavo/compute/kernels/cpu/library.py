@@ -22,9 +22,9 @@ _ARGUMENTS = {
         *[_POINTER] * 5,
         *[_INT64, _POINTER, _INT64, _INT64],
         *[_INT32] * 6,
-        *[_FLOAT, _INT32],
+        *[_FLOAT, _INT32, _INT32],
     ),
-    "octavo_write_kv": (*[_POINTER] * 2, *[_INT64] * 4, *[_POINTER] * 3, *[_INT64] * 5),
+    "octavo_write_kv": (*[_POINTER] * 3, *[_INT64] * 4, *[_POINTER] * 2, _INT32, _POINTER, *[_INT64] * 5),
     "octavo_copy_blocks": (*[_POINTER] * 4, _INT64, _INT64),
     "octavo_rms_norm": (_POINTER, _POINTER, *[_INT64] * 5, _POINTER, _FLOAT, _POINTER, _INT32),
     "octavo_rotate": (

@@ -186,35 +186,42 @@ OCTAVO_API const void* octavo_isa(const char* name) {
 
 // Returns 0, or the first sequence whose rows or blocks lie outside the given memory, plus 1.
 OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, int64_t query_token_stride,
-                                       int64_t query_head_stride, const float* key_blocks, const float* value_blocks,
+                                       int64_t query_head_stride, const void* key_blocks, const void* value_blocks,
                                        const int32_t* query_starts, const int32_t* context_lengths,
                                        const int32_t* block_tables, int64_t block_table_stride, float* out,
                                        int64_t num_tokens, int64_t num_blocks, int32_t num_sequences, int32_t num_heads, int32_t num_kv_heads,
                                        int32_t head_dim, int32_t block_size, int32_t window, float scale,
-                                       int32_t num_threads) {
+                                       int32_t kv_is_half, int32_t num_threads) {
     const AttentionCall call = {query,          query_token_stride, query_head_stride,  key_blocks,    value_blocks,
                                 query_starts,   context_lengths,    block_tables,       block_table_stride,
                                 out,            num_sequences,      num_heads,          num_kv_heads,  head_dim,
-                                block_size,     window,             scale};
+                                block_size,     window,             scale,              kv_is_half != 0};
     const int64_t wrong_sequence = find_wrong_sequence(call, num_tokens, num_blocks);
     if (wrong_sequence == 0) attend(*static_cast<const IsaKernels*>(isa), call, num_threads);
     return wrong_sequence;
 }
 
 // Returns 0, or the first token whose slot lies outside the blocks, plus 1; then nothing is written.
-OCTAVO_API int64_t octavo_write_kv(const float* key, const float* value, int64_t key_token_stride,
-                                int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
-                                float* key_blocks, float* value_blocks, const int64_t* slots, int64_t num_tokens,
-                                int64_t num_blocks, int64_t num_kv_heads, int64_t block_size, int64_t head_dim) {
-    const size_t row_bytes = sizeof(float) * head_dim;
+OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const float* value, int64_t key_token_stride,
+                                   int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
+                                   void* key_blocks, void* value_blocks, int32_t kv_is_half, const int64_t* slots,
+                                   int64_t num_tokens, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
+                                   int64_t head_dim) {
+    const auto* kernels = static_cast<const IsaKernels*>(isa);
     const int64_t wrong_token = find_outside(slots, num_tokens, num_blocks * block_size);
     if (wrong_token != 0) return wrong_token;
+    const auto put = [&](const float* from, void* blocks, int64_t to) {
+        if (kv_is_half)
+            kernels->store_halves(from, head_dim, static_cast<uint16_t*>(blocks) + to);
+        else
+            std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim);
+    };
     for (int64_t token = 0; token < num_tokens; ++token) {
         const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
         for (int64_t head = 0; head < num_kv_heads; ++head) {
             const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
-            std::memcpy(key_blocks + to, key + token * key_token_stride + head * key_head_stride, row_bytes);
-            std::memcpy(value_blocks + to, value + token * value_token_stride + head * value_head_stride, row_bytes);
+            put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
+            put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
         }
     }
     return 0;

@@ -12,8 +12,8 @@ struct AttentionCall {
     const float* query;
     int64_t query_token_stride;
     int64_t query_head_stride;
-    const float* key_blocks;
-    const float* value_blocks;
+    const void* key_blocks;  // float, or float16 where kv_is_half
+    const void* value_blocks;
     const int32_t* query_starts;
     const int32_t* context_lengths;
     const int32_t* block_tables;
@@ -26,6 +26,7 @@ struct AttentionCall {
     int32_t block_size;
     int32_t window;  // 0: none
     float scale;
+    bool kv_is_half;
 };
 
 // Neighbouring rows of one sequence, attended together so that K and V come from the L1 cache.
@@ -75,6 +76,7 @@ struct IsaKernels {
     void (*merge_partials)(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part);
     // Divide and store the tile's rows.
     void (*store_attention)(const AttentionCall&, const QueryTile&, int kv_head, const AttentionPartial&);
+    void (*store_halves)(const float* from, int64_t count, uint16_t* to);
     void (*rms_norm)(const StridedRows&, const float* x, const float* weight, float eps, int64_t first_outer,
                      int64_t end_outer, float* out);
     void (*rotate)(const StridedRows&, float* x, const float* cos, const float* sin, const int64_t* positions,

@@ -1,4 +1,5 @@
 // The inner loops for x86-64 processors with AVX2 and FMA (2013 and later).
+#include "attention_kernels.h"
 #include "linear_kernels.h"
 #include "lowbit_kernels.h"
 #include "row_kernels.h"
@@ -6,8 +7,8 @@
 namespace octavo {
 
 const IsaKernels kAvx2Kernels = {
-    "avx2", attend_tokens, merge_partials, store_attention, rms_norm, rotate, gated_silu, multiply_panels,
-    quantize_tiles, multiply_lowbit,
+    "avx2",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    rotate,     gated_silu,    multiply_panels, quantize_tiles,  multiply_lowbit,
 };
 
 }  // namespace octavo

@@ -38,6 +38,27 @@ OCTAVO_INLINE float half_to_float(uint16_t half) {
     return value;
 }
 
+// The nearest float16's bits, ties to even; too large becomes infinity.
+OCTAVO_INLINE uint16_t float_to_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return sign | 0x7e00;   // NaN
+    if (bits >= 0x477ff000) return sign | 0x7c00;  // rounds to more than 65504
+    if (bits < 0x38800000) {                       // below 2^-14: a count of 2^-24, rounded by an addition
+        const float magic = 0.5f;                  // whose last place is worth 2^-24
+        float magnitude;
+        std::memcpy(&magnitude, &bits, sizeof bits);
+        const float shifted = magnitude + magic;
+        uint32_t count;
+        std::memcpy(&count, &shifted, sizeof count);
+        return static_cast<uint16_t>(sign | (count - 0x3f000000));
+    }
+    bits += 0xfff + (bits >> 13 & 1);
+    return static_cast<uint16_t>(sign | ((bits - 0x38000000) >> 13));
+}
+
 // Eight float16 numbers, widened.
 OCTAVO_INLINE Vec load_halves(const void* from) {
 #if defined(__F16C__)
