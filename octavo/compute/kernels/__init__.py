@@ -5,6 +5,7 @@ Layers call the table and never an implementation's file. It chooses; it does no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from octavo.compute.kernels import reference, signatures
 from octavo.compute.kernels.cpu import activations, attention, kv_blocks, linear, norms, rotary
 from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
+from octavo.compute.kernels.cpu.program import ForwardProgram
 from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.compute.kernels.signatures import AttentionBatch
 
@@ -39,6 +41,7 @@ class KernelTable:
         choices: which implementation each operation has, and why.
         kv_dtypes: the formats in which the cache may hold keys and values.
         narrow_kv_dtype: the one that is quickest to read at no loss that matters; None: that of the weights.
+        make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
     """
 
@@ -58,6 +61,7 @@ class KernelTable:
     kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
+    make_program: Callable[[], signatures.StepProgram] | None = None
 
     def describe(self) -> list[KernelChoice]:
         """The choices, in the table's order."""
@@ -146,4 +150,5 @@ def native_table(library: NativeLibrary) -> KernelTable:
         kv_dtypes=KV_DTYPES,
         narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
+        make_program=partial(ForwardProgram, library),
     )

@@ -7,7 +7,8 @@ strides of the others are free, so that a slice of a fused projection needs no c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +44,21 @@ class AttentionBatch:
     @property
     def num_sequences(self) -> int:
         return self.context_lengths.shape[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepInputs:
+    """What differs from one forward pass to the next.
+
+    Attributes:
+        token_ids, positions, slots: int64 [num_tokens].
+        batch: which tokens belong to which sequence.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    slots: Tensor
+    batch: AttentionBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,5 +218,26 @@ class PagedAttention(Protocol):
         query [num_tokens, num_heads, head_dim], rows may be strided. key_blocks, value_blocks
         [num_blocks, num_kv_heads, block_size, head_dim], contiguous, one layer's. Softmax in float32.
         -> a new contiguous [num_tokens, num_heads, head_dim].
+        """
+        ...
+
+
+class StepProgram(Protocol):
+    """A forward pass that, after the first time, may run without the interpreter."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the last run left a recording that the next one may replay."""
+        ...
+
+    def scope(self) -> AbstractContextManager[None]:
+        """What kernels calculate inside, in-place changes apart, is not needed after it."""
+        ...
+
+    def run(self, forward: Callable[[], Tensor], inputs: StepInputs, cache: object) -> Tensor:
+        """What `forward()` returns, bit for bit: [num_tokens, hidden_size], good until the next run.
+
+        forward must calculate with nothing but the table's functions, from `inputs` and `cache` alone; where
+        it does not, it is called every time. A recording holds for one cache, the same object.
         """
         ...

@@ -7,10 +7,12 @@ checkpoint and no request.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.signatures import StepInputs
 from octavo.compute.layers.attention import Attention, AttentionInputs, KvLayer
 from octavo.compute.layers.embedding import Embedding
 from octavo.compute.layers.linear import Linear
@@ -83,12 +85,18 @@ class Decoder:
         self._layers = [
             DecoderLayer(kernels, spec, weights, index, rotary) for index in range(spec.num_layers)
         ]
+        self._program = None if kernels.make_program is None else kernels.make_program()
         self._final_norm = Norm.take(kernels, spec.norm, weights, "final_norm")
         if spec.is_head_tied:
             head_bias = take_tensor(weights, "head.bias") if spec.has_head_bias else None
             self._head = Linear(kernels, self._embedding.weight, head_bias)
         else:
             self._head = Linear.take(kernels, weights, "head")
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next pass may run without the interpreter."""
+        return self._program is not None and self._program.is_recorded
 
     def forward(self, token_ids: Tensor, inputs: AttentionInputs, kv_layers: Sequence[KvLayer]) -> Tensor:
         """Push tokens through all layers; their keys and values are written to the cache.
@@ -99,11 +107,19 @@ class Decoder:
             kv_layers: the cache of each layer.
 
         Returns:
-            [num_tokens, hidden_size], before the final norm: what `logits` takes rows of.
+            [num_tokens, hidden_size], before the final norm: what `logits` takes rows of. Good until the
+            next pass.
         """
+        if self._program is None:
+            return self._pass(token_ids, inputs, kv_layers)
+        step = StepInputs(token_ids, inputs.positions, inputs.slots, inputs.batch)
+        return self._program.run(lambda: self._pass(token_ids, inputs, kv_layers), step, kv_layers)
+
+    def _pass(self, token_ids: Tensor, inputs: AttentionInputs, kv_layers: Sequence[KvLayer]) -> Tensor:
         hidden = self._embedding(token_ids, inputs.positions)
         for layer, kv in zip(self._layers, kv_layers, strict=True):
-            layer(hidden, inputs, kv)
+            with nullcontext() if self._program is None else self._program.scope():
+                layer(hidden, inputs, kv)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def paged_attention(
     check_dense("query_starts", batch.query_starts, torch.int32, (num_sequences + 1,))
     check_dense("context_lengths", batch.context_lengths, torch.int32, (num_sequences,))
     check_dense("block_tables", batch.block_tables, torch.int32, (num_sequences, batch.block_tables.shape[1]))
-    out = torch.empty(query.shape, dtype=torch.float32)
+    library.scratch.reads(query)
+    out = library.scratch.empty(*query.shape)
     wrong_sequence = library.functions.octavo_paged_attention(
         library.isa,
         query.data_ptr(),

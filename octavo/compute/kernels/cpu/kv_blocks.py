@@ -27,6 +27,7 @@ def write_kv(
     check_dense("slots", slots, torch.int64, (num_tokens,))
     if value.shape != key.shape:
         raise ValueError(f"value has shape {tuple(value.shape)}, key {tuple(key.shape)}")
+    library.scratch.reads(key, value)
     wrong_token = library.functions.octavo_write_kv(
         library.isa,
         key.data_ptr(),

@@ -6,9 +6,10 @@ ctypes releases the interpreter lock during each call, so other Python threads g
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from octavo.compute.kernels.cpu.scratch import Scratch
 from octavo.compute.kernels.cpu.sources import LIBRARY_PATH, hash_sources
 
 BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
@@ -38,7 +39,10 @@ _ARGUMENTS = {
     "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
     "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
     "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
-    "octavo_lowbit_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
+    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
+    "octavo_stop_recording": (),
+    "octavo_free_program": (_POINTER,),
+    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,
@@ -53,7 +57,8 @@ _RETURN_INT64 = (  # 0 or a place, plus 1; or a number of bytes
     "octavo_rotate",
     "octavo_lowbit_bytes",
     "octavo_lowbit_pack",
-    "octavo_lowbit_rows",
+    "octavo_weight_rows",
+    "octavo_run_program",
 )
 
 
@@ -69,11 +74,13 @@ class NativeLibrary:
         functions: the C functions, with their types set.
         isa: handle of the inner loops, first argument of most functions.
         isa_name: "avx2" or "generic".
+        scratch: where kernels put what they calculate.
     """
 
     functions: ctypes.CDLL
     isa: int
     isa_name: str
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> NativeLibrary:
@@ -99,6 +106,8 @@ def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> N
         function = getattr(functions, name)
         function.argtypes = arguments
         function.restype = ctypes.c_int64 if name in _RETURN_INT64 else None
+    functions.octavo_start_recording.argtypes = []
+    functions.octavo_start_recording.restype = ctypes.c_void_p
     functions.octavo_isa.argtypes = [ctypes.c_char_p]
     functions.octavo_isa.restype = ctypes.c_void_p
     for name in ISAS if isa_name is None else (isa_name,):

@@ -74,12 +74,10 @@ def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatri
 
 def weight_rows(library: NativeLibrary, weight: LinearWeight, row_ids: Tensor) -> Tensor:
     part = weight.parts[0]
-    if part.ggml_type is None:
-        return part.data[row_ids // PANEL_ROWS, :, row_ids % PANEL_ROWS]
     check_dense("row_ids", row_ids, torch.int64, (row_ids.shape[0],))
-    out = torch.empty((row_ids.shape[0], weight.in_size), dtype=torch.float32)
-    wrong_index = library.functions.octavo_lowbit_rows(
-        part.ggml_type.type_id,
+    out = library.scratch.empty(row_ids.shape[0], weight.in_size)
+    wrong_index = library.functions.octavo_weight_rows(
+        GgmlType.F32.type_id if part.ggml_type is None else part.ggml_type.type_id,
         part.data.data_ptr(),
         weight.out_size,
         weight.in_size,
@@ -106,10 +104,11 @@ def linear(
     if bias is not None:
         check_dense("bias", bias, torch.float32, (weight.out_size,))
     if add_to is None:
-        out = torch.empty((num_tokens, weight.out_size), dtype=torch.float32)
+        out = library.scratch.empty(num_tokens, weight.out_size)
     else:
         check_dense("add_to", add_to, torch.float32, (num_tokens, weight.out_size))
         out = add_to
+    library.scratch.reads(x, out)
     first = 0
     for part in weight.parts:
         _multiply_part(library, x, part, first, bias, out, adds=add_to is not None)

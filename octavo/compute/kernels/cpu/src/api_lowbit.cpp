@@ -1,4 +1,4 @@
-// The part of the C interface that deals with low-bit weights: packing, rows, products.
+// The part of the C interface that deals with weights: packing, rows, products; low-bit and float32.
 // The Python side has checked shapes, formats and devices; row ids are checked here.
 #include <algorithm>
 #include <atomic>
@@ -6,6 +6,7 @@
 
 #include "isa.h"
 #include "lowbit_pack.h"
+#include "program.h"
 #include "thread_pool.h"
 
 #define OCTAVO_API extern "C" __attribute__((visibility("default")))
@@ -65,15 +66,63 @@ OCTAVO_API int64_t octavo_lowbit_pack(int32_t ggml_type, const uint8_t* rows, in
 }
 
 // out [num_rows][in_size]. Returns 0, or the first index whose row does not exist, plus 1.
-OCTAVO_API int64_t octavo_lowbit_rows(int32_t ggml_type, const uint8_t* panels, int64_t out_size, int64_t in_size,
+OCTAVO_API int64_t octavo_weight_rows(int32_t ggml_type, const uint8_t* panels, int64_t out_size, int64_t in_size,
                                       const int64_t* row_ids, int64_t num_rows, float* out) {
-    PanelLayout layout;
-    find_layout(ggml_type, &layout);
-    for (int64_t i = 0; i < num_rows; ++i)
-        if (row_ids[i] < 0 || row_ids[i] >= out_size) return i + 1;
-    for (int64_t i = 0; i < num_rows; ++i) read_row(layout, panels, in_size / kBlockSize, row_ids[i], out + i * in_size);
-    return 0;
+    StepInputs now = {num_rows, 1};
+    now.token_ids = row_ids;
+    return perform(now, [=](const StepInputs& step) {
+        PanelLayout layout;
+        const bool is_lowbit = find_layout(ggml_type, &layout);
+        for (int64_t i = 0; i < step.num_tokens; ++i)
+            if (step.token_ids[i] < 0 || step.token_ids[i] >= out_size) return i + 1;
+        for (int64_t i = 0; i < step.num_tokens; ++i) {
+            const int64_t row = step.token_ids[i];
+            float* to = out + i * in_size;
+            if (is_lowbit) {
+                read_row(layout, panels, in_size / kBlockSize, row, to);
+            } else {
+                const auto* panel = reinterpret_cast<const float*>(panels) + row / kPanelRows * in_size * kPanelRows;
+                for (int64_t k = 0; k < in_size; ++k) to[k] = panel[k * kPanelRows + row % kPanelRows];
+            }
+        }
+        return int64_t{0};
+    });
 }
+
+namespace octavo {
+namespace {
+
+void multiply_lowbit(const IsaKernels& kernels, const float* x, int64_t x_stride, LowbitCall call, int num_threads) {
+    const int64_t in_size = call.num_blocks * kBlockSize, num_tiles = (call.num_tokens + kTileWidth - 1) / kTileWidth;
+    uint8_t* activations =
+        g_activations.take(call.num_tokens * call.num_blocks * activation_bytes(call.layout.format));
+    call.activations = activations;
+    const QuantizeCall quantize = {x, x_stride, call.num_tokens, call.num_blocks, call.layout.format, activations};
+    const int64_t num_parts =
+        call.num_tokens * in_size < kMinParallelFloats ? 1 : std::min<int64_t>(num_tiles, 4 * num_threads);
+    for_each_item(num_parts, num_threads, [&](int64_t part, int) {
+        kernels.quantize_tiles(quantize, num_tiles * part / num_parts, num_tiles * (part + 1) / num_parts);
+    });
+    const int64_t num_panels = (call.out_size + kPanelRows - 1) / kPanelRows;
+    // A product with one token reads each weight once: then the bytes are the work.
+    const int64_t work = std::max(call.num_tokens, int64_t{4}) * in_size * call.out_size;
+    const int64_t num_items = work < kMinParallelWork ? 1 : std::min(num_panels, kItemsPerThread * num_threads);
+    for_each_item(num_items, num_threads, [&](int64_t item, int) {
+        kernels.multiply_lowbit(call, num_panels * item / num_items, num_panels * (item + 1) / num_items);
+    });
+}
+
+void multiply_floats(const IsaKernels& kernels, const LinearCall& call, int num_threads) {
+    const int64_t num_panels = (call.out_size + kPanelRows - 1) / kPanelRows;
+    const int64_t work = std::max(call.num_tokens, int64_t{4}) * call.in_size * call.out_size;
+    const int64_t num_items = work < kMinParallelWork ? 1 : std::min<int64_t>(num_panels, 8 * num_threads);
+    for_each_item(num_items, num_threads, [&](int64_t item, int) {
+        kernels.multiply_panels(call, num_panels * item / num_items, num_panels * (item + 1) / num_items);
+    });
+}
+
+}  // namespace
+}  // namespace octavo
 
 OCTAVO_API void octavo_lowbit_linear(const void* isa, int32_t ggml_type, const float* x, int64_t x_stride,
                                      const uint8_t* panels, const float* bias, float* out, int64_t out_stride,
@@ -81,21 +130,24 @@ OCTAVO_API void octavo_lowbit_linear(const void* isa, int32_t ggml_type, const f
                                      int32_t num_threads) {
     PanelLayout layout;
     find_layout(ggml_type, &layout);
-    const auto* kernels = static_cast<const IsaKernels*>(isa);
-    const int64_t num_blocks = in_size / kBlockSize, num_tiles = (num_tokens + kTileWidth - 1) / kTileWidth;
-    uint8_t* activations = g_activations.take(num_tokens * num_blocks * activation_bytes(layout.format));
-    const QuantizeCall quantize = {x, x_stride, num_tokens, num_blocks, layout.format, activations};
-    const int64_t num_parts =
-        num_tokens * in_size < kMinParallelFloats ? 1 : std::min<int64_t>(num_tiles, 4 * num_threads);
-    for_each_item(num_parts, num_threads, [&](int64_t part, int) {
-        kernels->quantize_tiles(quantize, num_tiles * part / num_parts, num_tiles * (part + 1) / num_parts);
+    const LowbitCall fixed = {layout,     panels,    nullptr,    bias,                 out,
+                              out_stride, adds != 0, num_tokens, in_size / kBlockSize, out_size};
+    perform({num_tokens, num_threads}, [=](const StepInputs& step) {
+        LowbitCall call = fixed;
+        call.num_tokens = step.num_tokens;
+        multiply_lowbit(*static_cast<const IsaKernels*>(isa), x, x_stride, call, step.num_threads);
+        return int64_t{0};
     });
-    const LowbitCall call = {layout,    panels,     activations, bias,    out,
-                             out_stride, adds != 0, num_tokens,  num_blocks, out_size};
-    const int64_t num_panels = (out_size + kPanelRows - 1) / kPanelRows;
-    const int64_t work = std::max(num_tokens, int64_t{4}) * in_size * out_size;
-    const int64_t num_items = work < kMinParallelWork ? 1 : std::min(num_panels, kItemsPerThread * num_threads);
-    for_each_item(num_items, num_threads, [&](int64_t item, int) {
-        kernels->multiply_lowbit(call, num_panels * item / num_items, num_panels * (item + 1) / num_items);
+}
+
+OCTAVO_API void octavo_linear(const void* isa, const float* x, int64_t x_stride, const float* panels, const float* bias,
+                              float* out, int64_t out_stride, int32_t adds, int64_t num_tokens, int64_t in_size,
+                              int64_t out_size, int32_t num_threads) {
+    const LinearCall fixed = {x, x_stride, panels, bias, out, out_stride, adds != 0, num_tokens, in_size, out_size};
+    perform({num_tokens, num_threads}, [=](const StepInputs& step) {
+        LinearCall call = fixed;
+        call.num_tokens = step.num_tokens;
+        multiply_floats(*static_cast<const IsaKernels*>(isa), call, step.num_threads);
+        return int64_t{0};
     });
 }
