@@ -100,7 +100,9 @@ def build_engine(
     description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
     spec = description.spec
     max_model_len = _resolve_max_model_len(config.model.max_model_len, spec.max_positions)
-    worker = Worker.load(description, config.compute, on_progress=on_progress)
+    worker = Worker.load(
+        description, config.compute, kv_cache_dtype=config.cache.kv_cache_dtype, on_progress=on_progress
+    )
     block_size = config.cache.block_size
     bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element)
     budget_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * worker.free_memory_bytes())

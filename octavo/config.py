@@ -98,7 +98,10 @@ class ComputeConfig:
 
     device: str = setting("auto", "cpu or cuda; auto takes a GPU where there is one", choices=DEVICES)
     dtype: str = setting(
-        "auto", "number format of weights and KV; auto: float32 on cpu, bfloat16 on cuda", choices=DTYPES
+        "auto",
+        "number format of weights and KV; auto: on cpu float32, with GGUF's packed matrices as they are; "
+        "on cuda bfloat16",
+        choices=DTYPES,
     )
     num_threads: int | None = setting(
         None, "threads for calculation; default: one per available core", parse=int, metavar="N"
@@ -124,6 +127,12 @@ class CacheConfig:
         "host memory to which preempted sequences may be swapped (e.g. 4GB); 0: they are recomputed",
         parse=parse_bytes,
         metavar="SIZE",
+    )
+
+    kv_cache_dtype: str = setting(
+        "auto",
+        "number format of keys and values; auto: float16 on cpu where --dtype is auto, else that of --dtype",
+        choices=DTYPES,
     )
 
     def __post_init__(self) -> None:

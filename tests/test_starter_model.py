@@ -86,7 +86,7 @@ def prompts(source: ModelSource) -> list[list[int]]:
 
 def greedy_outputs(source: ModelSource, prompts: list[list[int]]) -> list[list[int]]:
     """Prefill in chunks, one prompt after the other; then decode all of them together."""
-    worker = Worker.load(describe_model(source), ComputeConfig(device="cpu"))
+    worker = Worker.load(describe_model(source), ComputeConfig(device="cpu", dtype="float32"))
     num_blocks = [-(-(len(prompt) + NUM_OUTPUT_TOKENS) // BLOCK_SIZE) for prompt in prompts]
     worker.allocate_kv(sum(num_blocks), BLOCK_SIZE)
     free_block_ids = random.Random(3).sample(range(sum(num_blocks)), sum(num_blocks))

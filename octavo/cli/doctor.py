@@ -88,7 +88,7 @@ def _model_rows(findings: Findings) -> list[tuple[str, str]]:
         ("name", f"{model.name} ({model.family}, {model.num_layers} layers)"),
         ("path", model.path),
         ("parameters", f"{model.num_parameters / 1e6:,.1f} million"),
-        ("weights", f"{model.weight_bytes / 2**20:,.0f} MiB in memory as {findings.device.dtype}"),
+        ("weights", f"{model.weight_bytes / 2**20:,.0f} MiB in memory, computed in {findings.device.dtype}"),
         ("context", f"{model.max_positions:,} tokens"),
         starter_row,
     ]

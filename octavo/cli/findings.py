@@ -13,9 +13,11 @@ from octavo.compute.executor.device import (
     free_memory_bytes,
     resolve_device,
     resolve_dtype,
+    resolve_kv_dtype,
     resolve_num_threads,
 )
 from octavo.compute.kernels import KernelChoice, for_device
+from octavo.compute.models.weights import count_weight_bytes
 from octavo.config import EngineConfig
 from octavo.control.cache.cache_size import block_bytes, blocks_for_tokens
 from octavo.errors import ModelNotFoundError
@@ -99,6 +101,7 @@ def examine(config: EngineConfig) -> Findings:
     """
     device = resolve_device(config.compute.device)
     dtype = resolve_dtype(config.compute.dtype, device)
+    kernels = for_device(device, dtype)
     free_bytes = free_memory_bytes(device)
     try:
         starter_path = str(find_starter())
@@ -107,8 +110,11 @@ def examine(config: EngineConfig) -> Findings:
     model, fit = None, None
     if config.model.model is not None or starter_path is not None:
         description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
-        model = _model_findings(description, dtype.itemsize)
-        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, dtype.itemsize)
+        low_bit_types = kernels.low_bit_types if config.compute.dtype == "auto" else frozenset()
+        weight_bytes = count_weight_bytes(description, dtype.itemsize, low_bit_types)
+        model = _model_findings(description, weight_bytes)
+        kv_dtype = resolve_kv_dtype(config.cache.kv_cache_dtype, config.compute.dtype, dtype, kernels)
+        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, kv_dtype.itemsize)
     return Findings(
         machine=describe_machine(),
         device=DeviceFindings(
@@ -116,7 +122,7 @@ def examine(config: EngineConfig) -> Findings:
             dtype=str(dtype).removeprefix("torch."),
             num_threads=resolve_num_threads(config.compute.num_threads),
             free_bytes=free_bytes,
-            kernels=for_device(device, dtype).describe(),
+            kernels=kernels.describe(),
         ),
         starter_path=starter_path,
         starter_install=INSTALL_COMMAND,
@@ -125,7 +131,7 @@ def examine(config: EngineConfig) -> Findings:
     )
 
 
-def _model_findings(description: ModelDescription, bytes_per_element: int) -> ModelFindings:
+def _model_findings(description: ModelDescription, weight_bytes: int) -> ModelFindings:
     spec = description.spec
     return ModelFindings(
         name=description.source.name,
@@ -134,7 +140,7 @@ def _model_findings(description: ModelDescription, bytes_per_element: int) -> Mo
         num_parameters=spec.num_parameters,
         num_layers=spec.num_layers,
         max_positions=spec.max_positions,
-        weight_bytes=spec.num_parameters * bytes_per_element,
+        weight_bytes=weight_bytes,
     )
 
 

@@ -19,7 +19,10 @@ def test_doctor_shows_tables(run, tiny_model):
 
 
 def test_doctors_arithmetic(run, tiny_model):
-    exit_code, out, _ = run("doctor", tiny_model, "--json", "--kv-cache-memory", "1MB", "--block-size", "8")
+    exit_code, out, _ = run(
+        *("doctor", tiny_model, "--json", "--kv-cache-memory", "1MB", "--block-size", "8"),
+        *("--kv-cache-dtype", "float32"),
+    )
     assert exit_code == 0
     findings = json.loads(out)
     # 3 layers, 2 KV heads of 8 numbers, keys and values, 4 bytes each.
@@ -62,7 +65,7 @@ def test_startup_starts_a_real_server(run, tmp_path):
     assert exit_code == 0
     (measured,) = json.loads(output.read_text())["runs"]
     assert 0.5 < measured["ready_seconds"] < 60
-    assert measured["peak_rss_bytes"] > 500 * 2**20  # the starter's weights alone
+    assert measured["peak_rss_bytes"] > 100 * 2**20  # the starter's weights and torch
     assert "ready" in out
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from octavo.compute.kernels import KernelTable
 from octavo.errors import ConfigError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -52,6 +53,25 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise ConfigError(f"--dtype must be auto, {', '.join(_DTYPES)}, not {name!r}")
     return _DTYPES[name]
+
+
+def resolve_kv_dtype(kv_name: str, dtype_name: str, dtype: torch.dtype, kernels: KernelTable) -> torch.dtype:
+    """The number format of a `--kv-cache-dtype` setting.
+
+    Args:
+        dtype_name, dtype: the `--dtype` setting, and what it was resolved to.
+
+    Raises:
+        ConfigError: the format has no such name, or the kernels do not read it.
+    """
+    if kv_name == "auto":
+        return kernels.narrow_kv_dtype or dtype if dtype_name == "auto" else dtype
+    if kv_name not in _DTYPES:
+        raise ConfigError(f"--kv-cache-dtype must be auto, {', '.join(_DTYPES)}, not {kv_name!r}")
+    if _DTYPES[kv_name] not in kernels.kv_dtypes:
+        names = [str(known).removeprefix("torch.") for known in kernels.kv_dtypes]
+        raise ConfigError(f"--kv-cache-dtype {kv_name}: the kernels here read {', '.join(names)}")
+    return _DTYPES[kv_name]
 
 
 def resolve_num_threads(num_threads: int | None) -> int:

@@ -11,6 +11,7 @@ from octavo.compute.executor.device import (
     free_memory_bytes,
     resolve_device,
     resolve_dtype,
+    resolve_kv_dtype,
     resolve_num_threads,
     return_freed_memory,
 )
@@ -27,9 +28,10 @@ from octavo.step import StepPlan, StepResult
 class Worker:
     """One rank: first loaded, then given its cache, then run."""
 
-    def __init__(self, decoder: Decoder, kernels: KernelTable) -> None:
+    def __init__(self, decoder: Decoder, kernels: KernelTable, kv_dtype: torch.dtype) -> None:
         self._decoder = decoder
         self._kernels = kernels
+        self._kv_dtype = kv_dtype
         self._runner: ModelRunner | None = None
 
     @classmethod
@@ -38,11 +40,13 @@ class Worker:
         description: ModelDescription,
         compute: ComputeConfig,
         *,
+        kv_cache_dtype: str = "auto",
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Worker:
         """Load a model onto the device of the settings.
 
         Args:
+            kv_cache_dtype: what the cache is to hold, as in the settings.
             on_progress: called with (parameters loaded, parameters in all) while weights load.
 
         Raises:
@@ -54,10 +58,17 @@ class Worker:
         num_threads = resolve_num_threads(compute.num_threads)
         torch.set_num_threads(num_threads)
         kernels = for_device(device, dtype)
-        weights = load_weights(description, dtype=dtype, device=device, on_progress=on_progress)
+        kv_dtype = resolve_kv_dtype(kv_cache_dtype, compute.dtype, dtype, kernels)
+        weights = load_weights(
+            description,
+            dtype=dtype,
+            device=device,
+            low_bit_types=kernels.low_bit_types if compute.dtype == "auto" else frozenset(),
+            on_progress=on_progress,
+        )
         decoder = Decoder(description.spec, weights, kernels)
         return_freed_memory()
-        return cls(decoder, kernels)
+        return cls(decoder, kernels, kv_dtype)
 
     @property
     def weight_bytes(self) -> int:
@@ -65,8 +76,7 @@ class Worker:
 
     @property
     def kv_bytes_per_element(self) -> int:
-        """Keys and values are kept in the weights' number format."""
-        return self._decoder.dtype.itemsize
+        return self._kv_dtype.itemsize
 
     @property
     def device_name(self) -> str:
@@ -74,7 +84,8 @@ class Worker:
 
     @property
     def dtype_name(self) -> str:
-        return str(self._decoder.dtype).removeprefix("torch.")
+        """The format of the weight matrices: "float32", or for example "Q4_1 + Q8_0"."""
+        return self._decoder.format_name
 
     @property
     def kernels_name(self) -> str:
@@ -95,7 +106,7 @@ class Worker:
             self._kernels,
             num_blocks=num_blocks,
             block_size=block_size,
-            dtype=self._decoder.dtype,
+            dtype=self._kv_dtype,
             device=self._decoder.device,
             num_host_blocks=num_host_blocks,
         )

@@ -5,15 +5,19 @@ Layers call the table and never an implementation's file. It chooses; it does no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.compute.kernels import reference, signatures
 from octavo.compute.kernels.cpu import activations, attention, kv_blocks, linear, norms, rotary
 from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
+from octavo.compute.kernels.cpu.program import ForwardProgram
+from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.compute.kernels.signatures import AttentionBatch
 
 __all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device"]
@@ -35,6 +39,10 @@ class KernelTable:
     Attributes:
         name: the table in a word or two, for logs: "reference", "cpu (avx2)".
         choices: which implementation each operation has, and why.
+        kv_dtypes: the formats in which the cache may hold keys and values.
+        narrow_kv_dtype: the one that is quickest to read at no loss that matters; None: that of the weights.
+        make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
+        low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
     """
 
     name: str
@@ -50,6 +58,10 @@ class KernelTable:
     copy_blocks: signatures.CopyBlocks
     paged_attention: signatures.PagedAttention
     choices: tuple[KernelChoice, ...]
+    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    narrow_kv_dtype: torch.dtype | None = None
+    low_bit_types: frozenset[GgmlType] = frozenset()
+    make_program: Callable[[], signatures.StepProgram] | None = None
 
     def describe(self) -> list[KernelChoice]:
         """The choices, in the table's order."""
@@ -105,11 +117,12 @@ def native_table(library: NativeLibrary) -> KernelTable:
     """The native kernels where there are some, torch for the rest."""
     name = f"cpu ({library.isa_name})"
     native_reasons = {
-        "linear": "sums each output in a fixed order, so that a row does not depend on its batch",
+        "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
+        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))} as they are stored",
         "rms_norm": "one pass over each row",
         "gated_activation": "SiLU in one pass; other activations take the reference",
         "rotate": "in place, one pass",
-        "write_kv": "one copy a row",
+        "write_kv": "one copy a row, rounded where the cache holds float16",
         "copy_blocks": "one copy a block",
         "paged_attention": f"reads the cache in place; head sizes not divisible by {HEAD_DIM_STEP} "
         "take the reference",
@@ -124,8 +137,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
     return replace(
         reference_table(torch_reason),
         name=name,
-        pack_weight=linear.pack_weight,
-        weight_rows=linear.weight_rows,
+        pack_weight=partial(linear.pack_weight, library),
+        weight_rows=partial(linear.weight_rows, library),
         linear=partial(linear.linear, library),
         rms_norm=partial(norms.rms_norm, library),
         gated_activation=partial(activations.gated_activation, library),
@@ -134,4 +147,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
         copy_blocks=partial(kv_blocks.copy_blocks, library),
         paged_attention=partial(attention.paged_attention, library),
         choices=choices,
+        kv_dtypes=KV_DTYPES,
+        narrow_kv_dtype=torch.float16,
+        low_bit_types=linear.LOW_BIT_TYPES,
+        make_program=partial(ForwardProgram, library),
     )

@@ -7,12 +7,15 @@ strides of the others are free, so that a slice of a fused projection needs no c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, device, dtype, float32
 
+from octavo.checkpoint.ggml_type import GgmlType
+from octavo.compute.quantization.matrix import StoredWeight
 from octavo.model_spec import Activation
 
 
@@ -44,33 +47,83 @@ class AttentionBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearWeight:
-    """A weight matrix [out_size, in_size] in whatever layout its device's `linear` reads it.
+class StepInputs:
+    """What differs from one forward pass to the next.
+
+    Attributes:
+        token_ids, positions, slots: int64 [num_tokens].
+        batch: which tokens belong to which sequence.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    slots: Tensor
+    batch: AttentionBatch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedMatrix:
+    """Some rows of a weight, in whatever layout its device's `linear` reads.
 
     Attributes:
         data: the numbers; only the functions of the table that packed them know their order.
+        out_size: how many rows.
+        ggml_type: the format of a matrix that is kept low-bit; None: plain numbers.
     """
 
     data: Tensor
     out_size: int
+    ggml_type: GgmlType | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearWeight:
+    """A weight matrix [out_size, in_size]: packed matrices, one under the other."""
+
+    parts: tuple[PackedMatrix, ...]
+    out_size: int
     in_size: int
+
+    @property
+    def device(self) -> device:
+        return self.parts[0].data.device
+
+    @property
+    def dtype(self) -> dtype:
+        """Of the numbers that go in and come out."""
+        return float32 if self.parts[0].ggml_type is not None else self.parts[0].data.dtype
 
 
 class PackWeight(Protocol):
-    def __call__(self, weight: Tensor) -> LinearWeight:
-        """weight [out, in] -> the same numbers, laid out for `linear`. Done once, when a model loads."""
+    def __call__(self, matrices: Sequence[StoredWeight]) -> LinearWeight:
+        """Matrices [out, in], one under the other -> the same numbers, laid out for `linear`.
+
+        Done once, when a model loads.
+        """
         ...
 
 
 class WeightRows(Protocol):
     def __call__(self, weight: LinearWeight, row_ids: Tensor) -> Tensor:
-        """Rows of a packed weight: row_ids int64 [n] -> [n, in]. A tied head is also the embedding."""
+        """Rows of a packed weight of one part: row_ids int64 [n] -> [n, in].
+
+        A tied head is also the embedding.
+        """
         ...
 
 
 class Linear(Protocol):
-    def __call__(self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None) -> Tensor:
-        """x @ weight.T + bias.  x [num_tokens, in], rows may be strided; bias [out] -> [num_tokens, out]."""
+    def __call__(
+        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+    ) -> Tensor:
+        """x @ weight.T + bias.
+
+        x [num_tokens, in], rows may be strided; bias [out] -> a new [num_tokens, out]; or, given add_to
+        [num_tokens, out], contiguous, the sum with it, IN PLACE, which is also returned.
+
+        Against low-bit parts an implementation may round x to int8 with one scale for each row's 32
+        neighbouring inputs (`reference.quantize_activations`), never coarser.
+        """
         ...
 
 
@@ -165,5 +218,26 @@ class PagedAttention(Protocol):
         query [num_tokens, num_heads, head_dim], rows may be strided. key_blocks, value_blocks
         [num_blocks, num_kv_heads, block_size, head_dim], contiguous, one layer's. Softmax in float32.
         -> a new contiguous [num_tokens, num_heads, head_dim].
+        """
+        ...
+
+
+class StepProgram(Protocol):
+    """A forward pass that, after the first time, may run without the interpreter."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the last run left a recording that the next one may replay."""
+        ...
+
+    def scope(self) -> AbstractContextManager[None]:
+        """What kernels calculate inside, in-place changes apart, is not needed after it."""
+        ...
+
+    def run(self, forward: Callable[[], Tensor], inputs: StepInputs, cache: object) -> Tensor:
+        """What `forward()` returns, bit for bit: [num_tokens, hidden_size], good until the next run.
+
+        forward must calculate with nothing but the table's functions, from `inputs` and `cache` alone; where
+        it does not, it is called every time. A recording holds for one cache, the same object.
         """
         ...

@@ -11,6 +11,7 @@ from octavo.compute.kernels import AttentionBatch, KernelTable
 from octavo.compute.layers.linear import Linear
 from octavo.compute.layers.norm import Norm
 from octavo.compute.layers.rotary import RotaryTables
+from octavo.compute.quantization.matrix import StoredWeight
 from octavo.model_spec import AttentionSpec
 
 
@@ -43,7 +44,7 @@ class Attention:
         self,
         kernels: KernelTable,
         spec: AttentionSpec,
-        weights: dict[str, Tensor],
+        weights: dict[str, StoredWeight],
         prefix: str,
         *,
         window: int | None,
@@ -62,8 +63,8 @@ class Attention:
             self._query_norm = Norm.take(kernels, spec.qk_norm, weights, f"{prefix}attention.query_norm")
             self._key_norm = Norm.take(kernels, spec.qk_norm, weights, f"{prefix}attention.key_norm")
 
-    def __call__(self, x: Tensor, inputs: AttentionInputs, kv: KvLayer) -> Tensor:
-        # x: [num_tokens, hidden_size] -> the same shape
+    def __call__(self, x: Tensor, inputs: AttentionInputs, kv: KvLayer, add_to: Tensor) -> None:
+        # x, add_to: [num_tokens, hidden_size]; the result is added to the latter in place
         spec = self._spec
         heads = self._project(x).view(x.shape[0], -1, spec.head_dim)
         kv_start, value_start = spec.num_heads, spec.num_heads + spec.num_kv_heads
@@ -76,4 +77,4 @@ class Attention:
         attended = self._kernels.paged_attention(
             query, kv.key_blocks, kv.value_blocks, inputs.batch, spec.scale, self._window
         )
-        return self._output(attended.view(x.shape[0], spec.num_heads * spec.head_dim))
+        self._output(attended.view(x.shape[0], spec.num_heads * spec.head_dim), add_to)

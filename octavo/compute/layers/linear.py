@@ -9,6 +9,7 @@ from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
 from octavo.compute.kernels.signatures import LinearWeight
+from octavo.compute.quantization.matrix import StoredWeight, stack_rows, take_tensor
 
 
 class Linear:
@@ -20,18 +21,16 @@ class Linear:
         self._linear = kernels.linear
 
     @classmethod
-    def take(cls, kernels: KernelTable, weights: dict[str, Tensor], *names: str) -> Self:
+    def take(cls, kernels: KernelTable, weights: dict[str, StoredWeight], *names: str) -> Self:
         """Take `<name>.weight` and `<name>.bias` (where there is one) out of `weights`.
 
         Several names are stacked by rows in that order: one product over the same input is faster than
         several small ones.
         """
-        matrices = [weights.pop(f"{name}.weight") for name in names]
-        biases = [weights.pop(f"{name}.bias") for name in names if f"{name}.bias" in weights]
-        if len(names) == 1:
-            return cls(kernels, kernels.pack_weight(matrices[0]), biases[0] if biases else None)
-        weight = kernels.pack_weight(torch.cat(matrices))
-        return cls(kernels, weight, torch.cat(biases) if biases else None)
+        matrices = stack_rows([weights.pop(f"{name}.weight") for name in names])
+        biases = [take_tensor(weights, f"{name}.bias") for name in names if f"{name}.bias" in weights]
+        return cls(kernels, kernels.pack_weight(matrices), torch.cat(biases) if biases else None)
 
-    def __call__(self, x: Tensor) -> Tensor:  # [num_tokens, in_size]
-        return self._linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        # x: [num_tokens, in_size]; add_to: [num_tokens, out_size], the result is added to it in place
+        return self._linear(x, self.weight, self.bias, add_to)

@@ -7,6 +7,7 @@ from typing import Self
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.quantization.matrix import StoredWeight, take_tensor
 from octavo.model_spec import NormKind, NormSpec
 
 
@@ -22,10 +23,10 @@ class Norm:
         self._bias = bias
 
     @classmethod
-    def take(cls, kernels: KernelTable, spec: NormSpec, weights: dict[str, Tensor], name: str) -> Self:
+    def take(cls, kernels: KernelTable, spec: NormSpec, weights: dict[str, StoredWeight], name: str) -> Self:
         """Take `<name>.weight` and `<name>.bias`, as far as the spec has them, out of `weights`."""
-        weight = weights.pop(f"{name}.weight") if spec.has_weight else None
-        bias = weights.pop(f"{name}.bias") if spec.has_bias else None
+        weight = take_tensor(weights, f"{name}.weight") if spec.has_weight else None
+        bias = take_tensor(weights, f"{name}.bias") if spec.has_bias else None
         return cls(kernels, spec, weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:  # [..., size]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.gguf import GgufFile
 from octavo.compute.quantization.ggml_blocks import dequantize
 
@@ -44,6 +45,22 @@ class GgufReader:
         rows = values[skipped : skipped + (stop - start) * row_size].view(stop - start, *row_shape)
         # F32 needs no unpacking, so it would still be a view of the file.
         return rows.clone() if tensor.type.name == "F32" else rows
+
+    def packed_type(self, name: str) -> GgmlType | None:
+        """The tensor's format where it is a matrix of packed blocks, none of which spans two rows."""
+        tensor = self._file.tensors[name]
+        is_packed = tensor.type.block_size > 1 and len(tensor.shape) == 2
+        return tensor.type if is_packed and tensor.shape[1] % tensor.type.block_size == 0 else None
+
+    def read_packed_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of a packed matrix as they are: uint8 [stop - start, bytes of a row].
+
+        The memory is the file's: copy it before `release`.
+        """
+        tensor = self._file.tensors[name]
+        row_bytes = tensor.shape[1] // tensor.type.block_size * tensor.type.block_bytes
+        view = self._file.tensor_bytes(tensor, start * row_bytes, stop * row_bytes)
+        return torch.frombuffer(view, dtype=torch.uint8).view(stop - start, row_bytes)
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading the tensor took."""

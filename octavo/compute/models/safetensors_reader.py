@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.safetensors_files import find_safetensors
 from octavo.errors import CheckpointError, UnsupportedModelError
 
@@ -55,6 +56,14 @@ class SafetensorsReader:
         """Rows [start, stop) of a tensor, in the stored dtype."""
         rows: Tensor = self._open(self._paths[name]).get_slice(name)[start:stop]
         return rows
+
+    def packed_type(self, name: str) -> GgmlType | None:
+        """None: the format has no packed blocks."""
+        return None
+
+    def read_packed_rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Never called: no tensor has a `packed_type`."""
+        raise ValueError(f"{name} is not packed")
 
     def release(self, name: str) -> None:
         """Let go of the memory that reading the tensor took: the pages of its file's mapping."""

@@ -14,9 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.source import SourceKind
 from octavo.compute.models.gguf_reader import GgufReader
 from octavo.compute.models.safetensors_reader import SafetensorsReader
+from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
 from octavo.errors import ModelLoadError
 from octavo.families import ModelDescription, TensorSource
 from octavo.families.stored_tensors import StoredTensor, match_stored_tensors
@@ -32,6 +34,8 @@ class TensorReader(Protocol):
     def path_of(self, name: str) -> Path: ...
     def check_readable(self, name: str) -> None: ...
     def read_rows(self, name: str, start: int, stop: int) -> Tensor: ...
+    def packed_type(self, name: str) -> GgmlType | None: ...
+    def read_packed_rows(self, name: str, start: int, stop: int) -> Tensor: ...
     def release(self, name: str) -> None: ...
     def close(self) -> None: ...
 
@@ -41,12 +45,14 @@ def load_weights(
     *,
     dtype: torch.dtype,
     device: torch.device,
+    low_bit_types: frozenset[GgmlType] = frozenset(),
     on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Tensor]:
+) -> dict[str, StoredWeight]:
     """Every parameter of `description.spec`, by name, contiguous, on `device`.
 
     Args:
-        dtype: what all parameters are converted to, whatever the checkpoint stores.
+        dtype: what parameters are converted to, whatever the checkpoint stores.
+        low_bit_types: matrices of these formats are left packed; none by default.
         on_progress: called with (values loaded, values in all) after each parameter.
 
     Raises:
@@ -54,31 +60,26 @@ def load_weights(
         UnsupportedModelError: a tensor's number format is not read.
         ModelLoadError: the weights do not fit in memory.
     """
-    is_gguf = description.source.kind is SourceKind.GGUF
     path = description.source.path
-    reader: TensorReader = GgufReader(path) if is_gguf else SafetensorsReader(path)
+    reader = _open_reader(description)
     try:
         shapes = description.spec.parameter_shapes()
-        stored_names = match_stored_tensors(
-            description.spec,
-            description.weight_map,
-            {
-                name: StoredTensor(shape, reader.path_of(name))
-                for name, shape in reader.stored_shapes().items()
-            },
-            ignored_tensors=description.ignored_tensors,
-            family=description.family,
-            path=path,
-        )
+        stored_names = _match_names(description, reader)
         for name in stored_names.values():
             reader.check_readable(name)
         num_loaded, num_values = 0, sum(math.prod(shape) for shape in shapes.values())
-        weights: dict[str, Tensor] = {}
+        weights: dict[str, StoredWeight] = {}
         with _one_thread():
             for name, shape in shapes.items():
-                weight = _allocate(shape, dtype, device, path)
-                _read_into(weight, description.weight_map[name], stored_names[name], reader)
-                reader.release(stored_names[name])
+                source, stored_name = description.weight_map[name], stored_names[name]
+                weight: StoredWeight
+                kept_type = _kept_type(name, source, stored_name, reader, low_bit_types)
+                if kept_type is not None:
+                    weight = _read_packed(shape, source, stored_name, kept_type, reader)
+                else:
+                    weight = _allocate(shape, dtype, device, path)
+                    _read_into(weight, source, stored_name, reader)
+                reader.release(stored_name)
                 weights[name] = weight
                 num_loaded += weight.numel()
                 if on_progress is not None:
@@ -86,6 +87,50 @@ def load_weights(
         return weights
     finally:
         reader.close()
+
+
+def count_weight_bytes(
+    description: ModelDescription, bytes_per_element: int, low_bit_types: frozenset[GgmlType] = frozenset()
+) -> int:
+    """Bytes of the weights that `load_weights` would load, told from the files' headers.
+
+    Raises:
+        CheckpointError: a file is damaged, or a tensor is missing, unexpected or of the wrong shape.
+    """
+    reader = _open_reader(description)
+    try:
+        stored_names = _match_names(description, reader)
+        num_bytes = 0
+        for name, shape in description.spec.parameter_shapes().items():
+            source, num_values = description.weight_map[name], math.prod(shape)
+            kept_type = _kept_type(name, source, stored_names[name], reader, low_bit_types)
+            if kept_type is None:
+                num_bytes += num_values * bytes_per_element
+            else:
+                num_bytes += num_values // kept_type.block_size * kept_type.block_bytes
+        return num_bytes
+    finally:
+        reader.close()
+
+
+def _open_reader(description: ModelDescription) -> TensorReader:
+    path = description.source.path
+    return GgufReader(path) if description.source.kind is SourceKind.GGUF else SafetensorsReader(path)
+
+
+def _match_names(description: ModelDescription, reader: TensorReader) -> dict[str, str]:
+    """Parameter -> the stored tensor's name, with all shapes checked."""
+    stored = {
+        name: StoredTensor(shape, reader.path_of(name)) for name, shape in reader.stored_shapes().items()
+    }
+    return match_stored_tensors(
+        description.spec,
+        description.weight_map,
+        stored,
+        ignored_tensors=description.ignored_tensors,
+        family=description.family,
+        path=description.source.path,
+    )
 
 
 @contextmanager
@@ -105,6 +150,29 @@ def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, 
     except RuntimeError as error:  # includes torch.OutOfMemoryError
         reason = str(error).strip().splitlines()[0]
         raise ModelLoadError(f"{path}: the weights do not fit in the memory of {device}: {reason}") from None
+
+
+def _kept_type(
+    name: str,
+    source: TensorSource,
+    stored_name: str,
+    reader: TensorReader,
+    low_bit_types: frozenset[GgmlType],
+) -> GgmlType | None:
+    """The format in which a parameter stays packed, or None: only factors of products can."""
+    ggml_type = reader.packed_type(stored_name)
+    is_factor = name != "positions.weight" and not source.is_transposed
+    return ggml_type if ggml_type in low_bit_types and is_factor else None
+
+
+def _read_packed(
+    shape: tuple[int, ...], source: TensorSource, stored_name: str, ggml_type: GgmlType, reader: TensorReader
+) -> QuantizedMatrix:
+    start, stop = (0, shape[0]) if source.rows is None else (source.rows.start, source.rows.stop)
+    rows = reader.read_packed_rows(stored_name, start, stop)
+    if source.interleaved_heads is not None:
+        rows = _separate_halves(rows, shape[0] // source.interleaved_heads)
+    return QuantizedMatrix(rows.clone(), ggml_type)
 
 
 def _read_into(weight: Tensor, source: TensorSource, stored_name: str, reader: TensorReader) -> None:

@@ -29,7 +29,14 @@ class PagedSequences:
     Blocks are dealt in random order, and every slot that holds no token is NaN: reading it shows.
     """
 
-    def __init__(self, shape: AttentionShape, context_lengths: list[int], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        shape: AttentionShape,
+        context_lengths: list[int],
+        *,
+        seed: int = 0,
+        kv_dtype: torch.dtype = torch.float32,
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.shape = shape
         self.context_lengths = context_lengths
@@ -37,8 +44,8 @@ class PagedSequences:
         num_blocks = sum(counts) + 3
         deal = torch.randperm(num_blocks, generator=generator).tolist()
         block_shape = (num_blocks, shape.num_kv_heads, shape.block_size, shape.head_dim)
-        self.key_blocks = torch.full(block_shape, float("nan"))
-        self.value_blocks = torch.full(block_shape, float("nan"))
+        self.key_blocks = torch.full(block_shape, float("nan"), dtype=kv_dtype)
+        self.value_blocks = torch.full(block_shape, float("nan"), dtype=kv_dtype)
         self.block_ids: list[list[int]] = []
         self.queries: list[Tensor] = []  # each [context_length, num_heads, head_dim]
         for length, count in zip(context_lengths, counts, strict=True):
@@ -49,7 +56,7 @@ class PagedSequences:
                 tokens = torch.randn(length, shape.num_kv_heads, shape.head_dim, generator=generator)
                 positions = torch.arange(length)
                 ids = torch.tensor(block_ids)[positions // shape.block_size]
-                blocks[ids, :, positions % shape.block_size] = tokens
+                blocks[ids, :, positions % shape.block_size] = tokens.to(kv_dtype)
 
     def attend(
         self,

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences, attend_plainly
 
@@ -39,12 +40,17 @@ def test_reference_attention_is_the_definition(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("window", [None, 1, 33, 300])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES, ids=str)
 def test_attention_of_prefill_decode_and_chunks_in_one_batch(
-    native: KernelTable, reference_kernels: KernelTable, shape: AttentionShape, window: int | None
+    native: KernelTable,
+    reference_kernels: KernelTable,
+    shape: AttentionShape,
+    window: int | None,
+    kv_dtype: torch.dtype,
 ) -> None:
     # On both sides of the kernel's borders: chunks of 32 tokens, pieces of 256.
     lengths = [1, 600, 33, 300, 17, 513]
-    case = PagedSequences(shape, lengths)
+    case = PagedSequences(shape, lengths, kv_dtype=kv_dtype)
     slices = [(0, 0, 1), (1, 599, 600), (2, 0, 33), (3, 250, 300), (4, 3, 17), (5, 512, 513), (3, 0, 1)]
     found = case.attend(native.paged_attention, slices, window=window)
     expected = case.attend(reference_kernels.paged_attention, slices, window=window)
@@ -65,7 +71,8 @@ def test_attention_of_any_shape(
         block_size=data.draw(st.integers(1, 40)),
     )
     lengths = data.draw(st.lists(st.integers(1, 290), min_size=1, max_size=5))
-    case = PagedSequences(shape, lengths, seed=data.draw(st.integers(0, 99)))
+    kv_dtype = data.draw(st.sampled_from(KV_DTYPES))
+    case = PagedSequences(shape, lengths, seed=data.draw(st.integers(0, 99)), kv_dtype=kv_dtype)
     slices = [(s, data.draw(st.integers(0, length - 1)), length) for s, length in enumerate(lengths)]
     window = data.draw(st.none() | st.integers(1, 300))
     found = case.attend(native.paged_attention, slices, window=window)
@@ -148,24 +155,30 @@ def test_rotate(native: KernelTable, reference_kernels: KernelTable, head_dim: i
         native.rotate(fused[:, :9], fused[:, 9:12], cos, sin, positions)
 
 
-def test_write_and_copy_blocks(native: KernelTable, reference_kernels: KernelTable) -> None:
-    fused = torch.randn(30, 15, 24)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES, ids=str)
+def test_write_and_copy_blocks(
+    native: KernelTable, reference_kernels: KernelTable, kv_dtype: torch.dtype
+) -> None:
+    fused = torch.randn(30, 15, 21) * 10 ** torch.randint(-8, 6, (30, 15, 21))  # beyond float16 at both ends
+    fused[0, 13, :4] = torch.tensor([float("nan"), float("inf"), -0.0, 65520.0])
     key, value = fused[:, 9:12], fused[:, 12:]
     slots = torch.randperm(6 * 7)[:30]
     results = []
     for table in (native, reference_kernels):
-        layers = [(torch.zeros(6, 3, 7, 24), torch.zeros(6, 3, 7, 24)) for _ in range(2)]
+        layers = [
+            (torch.zeros(6, 3, 7, 21).to(kv_dtype), torch.zeros(6, 3, 7, 21).to(kv_dtype)) for _ in range(2)
+        ]
         table.write_kv(key, value, *layers[0], slots)
         table.write_kv(value, key, *layers[1], slots)
         table.copy_blocks(layers, [0, 2, 3, 1], [2, 3, 5, 1])  # block 2 is a target, then a source
         table.copy_blocks(layers, [], [])
         results.append(layers)
     for (key_a, value_a), (key_b, value_b) in zip(*results, strict=True):
-        assert torch.equal(key_a, key_b)
-        assert torch.equal(value_a, value_b)
+        torch.testing.assert_close(key_a, key_b, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(value_a, value_b, rtol=0, atol=0, equal_nan=True)
     key_blocks = results[0][0][0]
     assert key_blocks.count_nonzero() > 0
-    assert torch.equal(key_blocks[5], key_blocks[0])
+    torch.testing.assert_close(key_blocks[5], key_blocks[0], rtol=0, atol=0, equal_nan=True)
     with pytest.raises(IndexError, match="token 29"):
         native.write_kv(key, value, *results[0][0], torch.arange(30) + 13)
     with pytest.raises(IndexError, match="outside 0 to 5"):
@@ -204,19 +217,19 @@ def test_linear_of_any_shape(
     torch.manual_seed(num_tokens)
     x = torch.randn(num_tokens, 2 * in_size)[:, :in_size] if is_strided else torch.randn(num_tokens, in_size)
     weight, bias = torch.randn(out_size, in_size), torch.randn(out_size) if has_bias else None
-    found = native.linear(x, native.pack_weight(weight), bias)
-    expected = reference_kernels.linear(x, reference_kernels.pack_weight(weight), bias)
+    found = native.linear(x, native.pack_weight([weight]), bias)
+    expected = reference_kernels.linear(x, reference_kernels.pack_weight([weight]), bias)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_rows_of_a_packed_weight(native: KernelTable) -> None:
     weight = torch.randn(37, 24)
     row_ids = torch.tensor([36, 0, 16, 15, 16])
-    assert torch.equal(native.weight_rows(native.pack_weight(weight), row_ids), weight[row_ids])
+    assert torch.equal(native.weight_rows(native.pack_weight([weight]), row_ids), weight[row_ids])
 
 
 def test_linear_refuses_what_it_would_read_past(native: KernelTable) -> None:
-    packed = native.pack_weight(torch.randn(32, 24))
+    packed = native.pack_weight([torch.randn(32, 24)])
     with pytest.raises(ValueError, match="25 inputs"):
         native.linear(torch.randn(2, 25), packed)
     with pytest.raises(ValueError, match="float32"):

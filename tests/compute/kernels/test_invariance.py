@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -16,25 +14,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.cpu.tensors import KV_DTYPES
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences
+from tests.compute.kernels.threads import num_threads
 
 SMOLLM = AttentionShape(num_heads=9, num_kv_heads=3, head_dim=64)
 
 
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def long_case() -> PagedSequences:
-    return PagedSequences(SMOLLM, [700, *[(37 * i) % 290 + 1 for i in range(63)]])
+@pytest.fixture(scope="module", params=KV_DTYPES, ids=str)
+def long_case(request: pytest.FixtureRequest) -> PagedSequences:
+    lengths = [700, *[(37 * i) % 290 + 1 for i in range(63)]]
+    return PagedSequences(SMOLLM, lengths, kv_dtype=request.param)
 
 
 @pytest.mark.parametrize("window", [None, 100])
@@ -59,7 +50,8 @@ def test_a_prompt_whole_or_in_any_chunks(native: KernelTable, data: st.DataObjec
     shape = data.draw(st.sampled_from([SMOLLM, AttentionShape(5, 1, 40), AttentionShape(2, 2, 128)]))
     length = data.draw(st.integers(2, 600))
     window = data.draw(st.none() | st.integers(1, 400))
-    case = PagedSequences(shape, [length, 45], seed=data.draw(st.integers(0, 99)))
+    kv_dtype = data.draw(st.sampled_from(KV_DTYPES))
+    case = PagedSequences(shape, [length, 45], seed=data.draw(st.integers(0, 99)), kv_dtype=kv_dtype)
     (whole,) = case.attend(native.paged_attention, [(0, 0, length)], window=window)
     cuts = sorted(data.draw(st.sets(st.integers(1, length - 1), max_size=4)))
     borders = [0, *cuts, length]
@@ -129,7 +121,7 @@ def test_idle_threads_use_no_cpu(native: KernelTable, long_case: PagedSequences)
 @pytest.mark.parametrize("out_size", [960, 1000])
 def test_a_product_alone_or_in_any_batch(native: KernelTable, out_size: int) -> None:
     torch.manual_seed(1)
-    weight, x = native.pack_weight(torch.randn(out_size, 576)), torch.randn(64, 576)
+    weight, x = native.pack_weight([torch.randn(out_size, 576)]), torch.randn(64, 576)
     with num_threads(2):
         together = native.linear(x, weight)
         for num_tokens in [*range(1, 20), 31, 32, 33, 63]:

@@ -19,7 +19,8 @@ def gated_activation(library: NativeLibrary, gate: Tensor, up: Tensor, activatio
     if gate.shape != up.shape:
         raise ValueError(f"gate has shape {tuple(gate.shape)}, up {tuple(up.shape)}")
     num_tokens, size = gate.shape
-    out = torch.empty(gate.shape, dtype=torch.float32)
+    library.scratch.reads(gate, up)
+    out = library.scratch.empty(*gate.shape)
     library.functions.octavo_gated_silu(
         library.isa,
         gate.data_ptr(),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from octavo.compute.kernels import reference
 from octavo.compute.kernels.cpu.library import NativeLibrary
-from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+from octavo.compute.kernels.cpu.tensors import check_dense, check_kv_blocks, check_rows
 from octavo.compute.kernels.signatures import AttentionBatch
 
 HEAD_DIM_STEP = 8  # lanes of a vector; heads of other widths take the reference
@@ -28,12 +28,12 @@ def paged_attention(
     num_blocks, num_kv_heads, block_size, _ = key_blocks.shape
     num_sequences = batch.num_sequences
     check_rows("query", query, 3)
-    check_dense("key_blocks", key_blocks, torch.float32, (num_blocks, num_kv_heads, block_size, head_dim))
-    check_dense("value_blocks", value_blocks, torch.float32, key_blocks.shape)
+    check_kv_blocks(key_blocks, value_blocks, (num_blocks, num_kv_heads, block_size, head_dim))
     check_dense("query_starts", batch.query_starts, torch.int32, (num_sequences + 1,))
     check_dense("context_lengths", batch.context_lengths, torch.int32, (num_sequences,))
     check_dense("block_tables", batch.block_tables, torch.int32, (num_sequences, batch.block_tables.shape[1]))
-    out = torch.empty(query.shape, dtype=torch.float32)
+    library.scratch.reads(query)
+    out = library.scratch.empty(*query.shape)
     wrong_sequence = library.functions.octavo_paged_attention(
         library.isa,
         query.data_ptr(),
@@ -55,6 +55,7 @@ def paged_attention(
         block_size,
         window or 0,
         scale,
+        key_blocks.dtype is torch.float16,
         torch.get_num_threads(),
     )
     if wrong_sequence:

@@ -19,7 +19,7 @@ from octavo.compute.kernels.cpu.sources import LIBRARY_PATH, SOURCE_FOLDER, hash
 COMPILERS = ("c++", "g++", "clang++")
 # -march=native never: the library must run on other machines. -psabi only warns of calls between units.
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wno-psabi")
-AVX2_FLAGS = ("-mavx2", "-mfma")
+AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 
 
 class BuildError(Exception):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from octavo.compute.kernels.cpu.library import NativeLibrary
-from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+from octavo.compute.kernels.cpu.tensors import check_dense, check_kv_blocks, check_rows
 
 
 def write_kv(
@@ -23,12 +23,13 @@ def write_kv(
     num_blocks, _, block_size, _ = key_blocks.shape
     check_rows("key", key, 3)
     check_rows("value", value, 3)
-    check_dense("key_blocks", key_blocks, torch.float32, (num_blocks, num_kv_heads, block_size, head_dim))
-    check_dense("value_blocks", value_blocks, torch.float32, key_blocks.shape)
+    check_kv_blocks(key_blocks, value_blocks, (num_blocks, num_kv_heads, block_size, head_dim))
     check_dense("slots", slots, torch.int64, (num_tokens,))
     if value.shape != key.shape:
         raise ValueError(f"value has shape {tuple(value.shape)}, key {tuple(key.shape)}")
+    library.scratch.reads(key, value)
     wrong_token = library.functions.octavo_write_kv(
+        library.isa,
         key.data_ptr(),
         value.data_ptr(),
         key.stride(0),
@@ -37,6 +38,7 @@ def write_kv(
         value.stride(1),
         key_blocks.data_ptr(),
         value_blocks.data_ptr(),
+        key_blocks.dtype is torch.float16,
         slots.data_ptr(),
         num_tokens,
         num_blocks,

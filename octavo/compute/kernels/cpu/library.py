@@ -6,24 +6,26 @@ ctypes releases the interpreter lock during each call, so other Python threads g
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from octavo.compute.kernels.cpu.scratch import Scratch
 from octavo.compute.kernels.cpu.sources import LIBRARY_PATH, hash_sources
 
 BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
 ISAS = ("avx2", "generic")  # best first
 
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+_LINEAR = (_POINTER, _INT64, *[_POINTER] * 3, _INT64, _INT32, *[_INT64] * 3, _INT32)
 _ARGUMENTS = {
     "octavo_paged_attention": (
         *[_POINTER, _POINTER, _INT64, _INT64],
         *[_POINTER] * 5,
         *[_INT64, _POINTER, _INT64, _INT64],
         *[_INT32] * 6,
-        *[_FLOAT, _INT32],
+        *[_FLOAT, _INT32, _INT32],
     ),
-    "octavo_write_kv": (*[_POINTER] * 2, *[_INT64] * 4, *[_POINTER] * 3, *[_INT64] * 5),
+    "octavo_write_kv": (*[_POINTER] * 3, *[_INT64] * 4, *[_POINTER] * 2, _INT32, _POINTER, *[_INT64] * 5),
     "octavo_copy_blocks": (*[_POINTER] * 4, _INT64, _INT64),
     "octavo_rms_norm": (_POINTER, _POINTER, *[_INT64] * 5, _POINTER, _FLOAT, _POINTER, _INT32),
     "octavo_rotate": (
@@ -33,7 +35,14 @@ _ARGUMENTS = {
         *[_INT64] * 3,
         _INT32,
     ),
-    "octavo_linear": (_POINTER, _POINTER, _INT64, *[_POINTER] * 3, *[_INT64] * 3, _INT32),
+    "octavo_linear": (_POINTER, *_LINEAR),
+    "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
+    "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
+    "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
+    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
+    "octavo_stop_recording": (),
+    "octavo_free_program": (_POINTER,),
+    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,
@@ -42,7 +51,15 @@ _ARGUMENTS = {
         _INT32,
     ),
 }
-_CHECKED = ("octavo_paged_attention", "octavo_write_kv", "octavo_rotate")  # return 0 or a place, plus 1
+_RETURN_INT64 = (  # 0 or a place, plus 1; or a number of bytes
+    "octavo_paged_attention",
+    "octavo_write_kv",
+    "octavo_rotate",
+    "octavo_lowbit_bytes",
+    "octavo_lowbit_pack",
+    "octavo_weight_rows",
+    "octavo_run_program",
+)
 
 
 class NativeLibraryError(Exception):
@@ -57,11 +74,13 @@ class NativeLibrary:
         functions: the C functions, with their types set.
         isa: handle of the inner loops, first argument of most functions.
         isa_name: "avx2" or "generic".
+        scratch: where kernels put what they calculate.
     """
 
     functions: ctypes.CDLL
     isa: int
     isa_name: str
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> NativeLibrary:
@@ -86,7 +105,9 @@ def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> N
     for name, arguments in _ARGUMENTS.items():
         function = getattr(functions, name)
         function.argtypes = arguments
-        function.restype = ctypes.c_int64 if name in _CHECKED else None
+        function.restype = ctypes.c_int64 if name in _RETURN_INT64 else None
+    functions.octavo_start_recording.argtypes = []
+    functions.octavo_start_recording.restype = ctypes.c_void_p
     functions.octavo_isa.argtypes = [ctypes.c_char_p]
     functions.octavo_isa.restype = ctypes.c_void_p
     for name in ISAS if isa_name is None else (isa_name,):

@@ -5,51 +5,143 @@ Each output is one chain of multiply-adds in a fixed order, so a row's bits are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
-from octavo.compute.kernels.signatures import LinearWeight
+from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
+from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
 
 PANEL_ROWS = 16
+# Formats whose blocks stay as they are in memory; others are unpacked to float32 when a model loads.
+LOW_BIT_TYPES = frozenset(
+    {
+        GgmlType.Q4_0,
+        GgmlType.Q4_1,
+        GgmlType.Q5_0,
+        GgmlType.Q5_1,
+        GgmlType.Q8_0,
+        GgmlType.Q4_K,
+        GgmlType.Q5_K,
+    }
+)
 
 
-def pack_weight(weight: Tensor) -> LinearWeight:
-    """[out, in] -> panels [ceil(out / 16), in, 16]; the last panel is filled up with zeros."""
+def pack_weight(library: NativeLibrary, matrices: Sequence[StoredWeight]) -> LinearWeight:
+    """[out, in] -> panels of 16 rows; the last one is filled up with zeros."""
+    parts = tuple(
+        _pack_floats(matrix) if isinstance(matrix, Tensor) else _pack_blocks(library, matrix)
+        for matrix in matrices
+    )
+    return LinearWeight(parts, sum(part.out_size for part in parts), matrices[0].shape[1])
+
+
+def _pack_floats(weight: Tensor) -> PackedMatrix:
+    """-> [ceil(out / 16), in, 16]."""
     check_rows("weight", weight, 2)
     out_size, in_size = weight.shape
     num_panels = -(-out_size // PANEL_ROWS)
     padded = functional.pad(weight, (0, 0, 0, num_panels * PANEL_ROWS - out_size))
     panels = padded.view(num_panels, PANEL_ROWS, in_size).transpose(1, 2).contiguous()
-    return LinearWeight(panels, out_size, in_size)
+    return PackedMatrix(panels, out_size)
 
 
-def weight_rows(weight: LinearWeight, row_ids: Tensor) -> Tensor:
-    return weight.data[row_ids // PANEL_ROWS, :, row_ids % PANEL_ROWS]
+def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatrix:
+    """-> uint8, as lowbit.h says."""
+    out_size, in_size = matrix.shape
+    num_bytes = library.functions.octavo_lowbit_bytes(matrix.ggml_type.type_id, out_size, in_size)
+    if num_bytes == 0:
+        return _pack_floats(matrix.dequantize())
+    check_dense("rows", matrix.rows, torch.uint8, tuple(matrix.rows.shape))
+    panels = torch.empty(num_bytes, dtype=torch.uint8)
+    does_not_fit = library.functions.octavo_lowbit_pack(
+        matrix.ggml_type.type_id,
+        matrix.rows.data_ptr(),
+        out_size,
+        in_size,
+        panels.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if does_not_fit:  # scales beyond what the panels can hold: no sane file has them
+        return _pack_floats(matrix.dequantize())
+    return PackedMatrix(panels, out_size, matrix.ggml_type)
 
 
-def linear(library: NativeLibrary, x: Tensor, weight: LinearWeight, bias: Tensor | None = None) -> Tensor:
+def weight_rows(library: NativeLibrary, weight: LinearWeight, row_ids: Tensor) -> Tensor:
+    part = weight.parts[0]
+    check_dense("row_ids", row_ids, torch.int64, (row_ids.shape[0],))
+    out = library.scratch.empty(row_ids.shape[0], weight.in_size)
+    wrong_index = library.functions.octavo_weight_rows(
+        GgmlType.F32.type_id if part.ggml_type is None else part.ggml_type.type_id,
+        part.data.data_ptr(),
+        weight.out_size,
+        weight.in_size,
+        row_ids.data_ptr(),
+        row_ids.shape[0],
+        out.data_ptr(),
+    )
+    if wrong_index:
+        raise IndexError(f"row id {wrong_index - 1} of the call is not one of {weight.out_size}")
+    return out
+
+
+def linear(
+    library: NativeLibrary,
+    x: Tensor,
+    weight: LinearWeight,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+) -> Tensor:
     check_rows("x", x, 2)
     num_tokens, in_size = x.shape
     if in_size != weight.in_size:
         raise ValueError(f"x has {in_size} inputs, the weight {weight.in_size}")
-    num_panels = -(-weight.out_size // PANEL_ROWS)
-    check_dense("weight", weight.data, torch.float32, (num_panels, in_size, PANEL_ROWS))
     if bias is not None:
         check_dense("bias", bias, torch.float32, (weight.out_size,))
-    out = torch.empty((num_tokens, weight.out_size), dtype=torch.float32)
-    library.functions.octavo_linear(
-        library.isa,
+    if add_to is None:
+        out = library.scratch.empty(num_tokens, weight.out_size)
+    else:
+        check_dense("add_to", add_to, torch.float32, (num_tokens, weight.out_size))
+        out = add_to
+    library.scratch.reads(x, out)
+    first = 0
+    for part in weight.parts:
+        _multiply_part(library, x, part, first, bias, out, adds=add_to is not None)
+        first += part.out_size
+    return out
+
+
+def _multiply_part(
+    library: NativeLibrary,
+    x: Tensor,
+    part: PackedMatrix,
+    first: int,
+    bias: Tensor | None,
+    out: Tensor,
+    *,
+    adds: bool,
+) -> None:
+    """Columns `first` and on of `out`."""
+    num_tokens, in_size = x.shape
+    arguments = (
         x.data_ptr(),
         x.stride(0),
-        weight.data.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        out.data_ptr(),
+        part.data.data_ptr(),
+        None if bias is None else bias.data_ptr() + 4 * first,
+        out.data_ptr() + 4 * first,
+        out.shape[1],
+        adds,
         num_tokens,
         in_size,
-        weight.out_size,
+        part.out_size,
         torch.get_num_threads(),
     )
-    return out
+    if part.ggml_type is None:
+        library.functions.octavo_linear(library.isa, *arguments)
+    else:
+        library.functions.octavo_lowbit_linear(library.isa, part.ggml_type.type_id, *arguments)

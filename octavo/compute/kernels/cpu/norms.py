@@ -15,7 +15,8 @@ def rms_norm(library: NativeLibrary, x: Tensor, weight: Tensor | None, eps: floa
     num_outer, num_inner, size = rows.shape
     if weight is not None:
         check_dense("weight", weight, torch.float32, (size,))
-    out = torch.empty(x.shape, dtype=torch.float32)
+    library.scratch.reads(x)
+    out = library.scratch.empty(*x.shape)
     library.functions.octavo_rms_norm(
         library.isa,
         rows.data_ptr(),

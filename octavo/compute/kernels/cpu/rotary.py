@@ -21,6 +21,7 @@ def rotate(
     check_dense("positions", positions, torch.int64, (num_tokens,))
     if key.shape != (num_tokens, key.shape[1], head_dim) or head_dim % 2:
         raise ValueError(f"key has shape {tuple(key.shape)}, query {tuple(query.shape)}")
+    library.scratch.reads(query, key)
     wrong_token = library.functions.octavo_rotate(
         library.isa,
         query.data_ptr(),

@@ -30,3 +30,18 @@ def check_dense(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
             f"{name} must be a contiguous {dtype} CPU tensor of shape {shape}, "
             f"not {x.dtype} on {x.device} with shape {tuple(x.shape)}"
         )
+
+
+KV_DTYPES = (torch.float32, torch.float16)
+
+
+def check_kv_blocks(key_blocks: Tensor, value_blocks: Tensor, shape: tuple[int, ...]) -> None:
+    """Both must be contiguous CPU tensors of this shape, in one of the formats that the kernels read.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if key_blocks.dtype not in KV_DTYPES:
+        raise ValueError(f"key_blocks must be one of {KV_DTYPES}, not {key_blocks.dtype}")
+    check_dense("key_blocks", key_blocks, key_blocks.dtype, shape)
+    check_dense("value_blocks", value_blocks, key_blocks.dtype, shape)

@@ -6,7 +6,7 @@ They define what the others must compute. Sums run in float32 whatever the forma
 from octavo.compute.kernels.reference.activations import activate, gated_activation
 from octavo.compute.kernels.reference.attention import paged_attention
 from octavo.compute.kernels.reference.kv_blocks import copy_blocks, write_kv
-from octavo.compute.kernels.reference.linear import linear, pack_weight, weight_rows
+from octavo.compute.kernels.reference.linear import linear, pack_weight, quantize_activations, weight_rows
 from octavo.compute.kernels.reference.norms import layer_norm, rms_norm
 from octavo.compute.kernels.reference.rotary import rotate
 
@@ -18,6 +18,7 @@ __all__ = [
     "linear",
     "pack_weight",
     "paged_attention",
+    "quantize_activations",
     "rms_norm",
     "rotate",
     "weight_rows",

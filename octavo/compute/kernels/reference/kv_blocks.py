@@ -8,8 +8,8 @@ from torch import Tensor
 def write_kv(key: Tensor, value: Tensor, key_blocks: Tensor, value_blocks: Tensor, slots: Tensor) -> None:
     block_size = key_blocks.shape[2]
     block_ids, offsets = slots // block_size, slots % block_size
-    key_blocks[block_ids, :, offsets] = key
-    value_blocks[block_ids, :, offsets] = value
+    key_blocks[block_ids, :, offsets] = key.to(key_blocks.dtype)
+    value_blocks[block_ids, :, offsets] = value.to(value_blocks.dtype)
 
 
 def copy_blocks(

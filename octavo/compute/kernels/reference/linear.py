@@ -1,19 +1,48 @@
-"""Matrix products by torch's own library (MKL, oneDNN, cuBLAS). Contract: signatures.Linear."""
+"""Matrix products by torch's own library (MKL, oneDNN, cuBLAS). Contract: signatures.Linear.
 
+Low-bit matrices are unpacked when they are packed for it: these products are exact.
+"""
+
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from octavo.compute.kernels.signatures import LinearWeight
+from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
+from octavo.compute.quantization.matrix import StoredWeight
+
+ACTIVATION_BLOCK = 32
 
 
-def pack_weight(weight: Tensor) -> LinearWeight:
+def pack_weight(matrices: Sequence[StoredWeight]) -> LinearWeight:
     """torch packs for itself."""
-    return LinearWeight(weight, *weight.shape)
+    plain = [matrix if isinstance(matrix, Tensor) else matrix.dequantize() for matrix in matrices]
+    weight = plain[0] if len(plain) == 1 else torch.cat(plain)
+    return LinearWeight((PackedMatrix(weight, weight.shape[0]),), *weight.shape)
 
 
 def weight_rows(weight: LinearWeight, row_ids: Tensor) -> Tensor:
-    return weight.data[row_ids]
+    return weight.parts[0].data[row_ids]
 
 
-def linear(x: Tensor, weight: LinearWeight, bias: Tensor | None = None) -> Tensor:
-    return functional.linear(x, weight.data, bias)
+def linear(
+    x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+) -> Tensor:
+    out = functional.linear(x, weight.parts[0].data, bias)
+    return out if add_to is None else add_to.add_(out)
+
+
+def quantize_activations(x: Tensor) -> Tensor:
+    """x as a low-bit product sees it: float32 [num_tokens, in], in a multiple of 32.
+
+    Each row's blocks of 32 are rounded to -127..127 times a scale, the block's largest magnitude / 127.
+    """
+    blocks = x.float().reshape(x.shape[0], -1, ACTIVATION_BLOCK)
+    largest = blocks.abs().amax(dim=-1, keepdim=True)
+    is_zero = largest < 1e-35
+    scales = (largest / 127).masked_fill(is_zero, 0.0)
+    # One division, as the kernels do it: `127 / largest` would be a reciprocal and a product.
+    inverse = torch.full_like(largest, 127.0).div(largest)
+    quants = (blocks * inverse).masked_fill(is_zero, 0.0).round()
+    return (quants * scales).flatten(1)

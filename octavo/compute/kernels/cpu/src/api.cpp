@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "program.h"
 #include "thread_pool.h"
 
 #define OCTAVO_API extern "C" __attribute__((visibility("default")))
@@ -177,7 +178,8 @@ OCTAVO_API const char* octavo_source_hash() { return OCTAVO_SOURCE_HASH; }
 OCTAVO_API const void* octavo_isa(const char* name) {
     if (std::strcmp(name, "generic") == 0) return &kGenericKernels;
 #if defined(OCTAVO_HAS_AVX2)
-    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
         return &kAvx2Kernels;
 #endif
     return nullptr;
@@ -185,38 +187,58 @@ OCTAVO_API const void* octavo_isa(const char* name) {
 
 // Returns 0, or the first sequence whose rows or blocks lie outside the given memory, plus 1.
 OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, int64_t query_token_stride,
-                                       int64_t query_head_stride, const float* key_blocks, const float* value_blocks,
+                                       int64_t query_head_stride, const void* key_blocks, const void* value_blocks,
                                        const int32_t* query_starts, const int32_t* context_lengths,
                                        const int32_t* block_tables, int64_t block_table_stride, float* out,
                                        int64_t num_tokens, int64_t num_blocks, int32_t num_sequences, int32_t num_heads, int32_t num_kv_heads,
                                        int32_t head_dim, int32_t block_size, int32_t window, float scale,
-                                       int32_t num_threads) {
-    const AttentionCall call = {query,          query_token_stride, query_head_stride,  key_blocks,    value_blocks,
-                                query_starts,   context_lengths,    block_tables,       block_table_stride,
-                                out,            num_sequences,      num_heads,          num_kv_heads,  head_dim,
-                                block_size,     window,             scale};
-    const int64_t wrong_sequence = find_wrong_sequence(call, num_tokens, num_blocks);
-    if (wrong_sequence == 0) attend(*static_cast<const IsaKernels*>(isa), call, num_threads);
-    return wrong_sequence;
+                                       int32_t kv_is_half, int32_t num_threads) {
+    const AttentionCall fixed = {query,          query_token_stride, query_head_stride,  key_blocks,    value_blocks,
+                                 query_starts,   context_lengths,    block_tables,       block_table_stride,
+                                 out,            num_sequences,      num_heads,          num_kv_heads,  head_dim,
+                                 block_size,     window,             scale,              kv_is_half != 0};
+    StepInputs now = {num_tokens, num_threads};
+    now.query_starts = query_starts, now.context_lengths = context_lengths, now.block_tables = block_tables;
+    now.block_table_stride = block_table_stride, now.num_sequences = num_sequences;
+    return perform(now, [=](const StepInputs& step) {
+        AttentionCall call = fixed;
+        call.query_starts = step.query_starts, call.context_lengths = step.context_lengths;
+        call.block_tables = step.block_tables, call.block_table_stride = step.block_table_stride;
+        call.num_sequences = step.num_sequences;
+        const int64_t wrong_sequence = find_wrong_sequence(call, step.num_tokens, num_blocks);
+        if (wrong_sequence == 0) attend(*static_cast<const IsaKernels*>(isa), call, step.num_threads);
+        return wrong_sequence;
+    });
 }
 
 // Returns 0, or the first token whose slot lies outside the blocks, plus 1; then nothing is written.
-OCTAVO_API int64_t octavo_write_kv(const float* key, const float* value, int64_t key_token_stride,
-                                int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
-                                float* key_blocks, float* value_blocks, const int64_t* slots, int64_t num_tokens,
-                                int64_t num_blocks, int64_t num_kv_heads, int64_t block_size, int64_t head_dim) {
-    const size_t row_bytes = sizeof(float) * head_dim;
-    const int64_t wrong_token = find_outside(slots, num_tokens, num_blocks * block_size);
-    if (wrong_token != 0) return wrong_token;
-    for (int64_t token = 0; token < num_tokens; ++token) {
-        const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
-        for (int64_t head = 0; head < num_kv_heads; ++head) {
-            const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
-            std::memcpy(key_blocks + to, key + token * key_token_stride + head * key_head_stride, row_bytes);
-            std::memcpy(value_blocks + to, value + token * value_token_stride + head * value_head_stride, row_bytes);
+OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const float* value, int64_t key_token_stride,
+                                   int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
+                                   void* key_blocks, void* value_blocks, int32_t kv_is_half, const int64_t* slots,
+                                   int64_t num_tokens, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
+                                   int64_t head_dim) {
+    const auto* kernels = static_cast<const IsaKernels*>(isa);
+    const auto put = [=](const float* from, void* blocks, int64_t to) {
+        if (kv_is_half)
+            kernels->store_halves(from, head_dim, static_cast<uint16_t*>(blocks) + to);
+        else
+            std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim);
+    };
+    StepInputs now = {num_tokens, 1};
+    now.slots = slots;
+    return perform(now, [=](const StepInputs& step) {
+        const int64_t wrong_token = find_outside(step.slots, step.num_tokens, num_blocks * block_size);
+        if (wrong_token != 0) return wrong_token;
+        for (int64_t token = 0; token < step.num_tokens; ++token) {
+            const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
+            for (int64_t head = 0; head < num_kv_heads; ++head) {
+                const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
+                put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
+                put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
+            }
         }
-    }
-    return 0;
+        return int64_t{0};
+    });
 }
 
 // One layer's blocks, of block_bytes each.
@@ -232,49 +254,47 @@ OCTAVO_API void octavo_copy_blocks(char* key_blocks, char* value_blocks, const i
 OCTAVO_API void octavo_rms_norm(const void* isa, const float* x, int64_t num_outer, int64_t num_inner, int64_t size,
                                 int64_t outer_stride, int64_t inner_stride, const float* weight, float eps, float* out,
                                 int32_t num_threads) {
-    const StridedRows rows = {num_outer, num_inner, size, outer_stride, inner_stride};
     const auto* kernels = static_cast<const IsaKernels*>(isa);
-    for_row_ranges(num_outer, num_outer * num_inner * size, num_threads, [&](int64_t first, int64_t end) {
-        kernels->rms_norm(rows, x, weight, eps, first, end, out);
+    perform({num_outer, num_threads}, [=](const StepInputs& step) {
+        const StridedRows rows = {step.num_tokens, num_inner, size, outer_stride, inner_stride};
+        const int64_t num_floats = step.num_tokens * num_inner * size;
+        for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
+            kernels->rms_norm(rows, x, weight, eps, first, end, out);
+        });
+        return int64_t{0};
     });
 }
 
 // Returns 0, or the first token whose position lies outside the tables, plus 1; then nothing is turned.
 OCTAVO_API int64_t octavo_rotate(const void* isa, float* query, int64_t num_heads, int64_t query_token_stride,
-                              int64_t query_head_stride, float* key, int64_t num_kv_heads, int64_t key_token_stride,
-                              int64_t key_head_stride, const float* cos, const float* sin, const int64_t* positions,
-                              int64_t max_positions, int64_t num_tokens, int64_t head_dim, int32_t num_threads) {
-    const int64_t wrong_token = find_outside(positions, num_tokens, max_positions);
-    if (wrong_token != 0) return wrong_token;
-    const StridedRows queries = {num_tokens, num_heads, head_dim, query_token_stride, query_head_stride};
-    const StridedRows keys = {num_tokens, num_kv_heads, head_dim, key_token_stride, key_head_stride};
+                                 int64_t query_head_stride, float* key, int64_t num_kv_heads, int64_t key_token_stride,
+                                 int64_t key_head_stride, const float* cos, const float* sin, const int64_t* positions,
+                                 int64_t max_positions, int64_t num_tokens, int64_t head_dim, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
-    const int64_t num_floats = num_tokens * (num_heads + num_kv_heads) * head_dim;
-    for_row_ranges(num_tokens, num_floats, num_threads, [&](int64_t first, int64_t end) {
-        kernels->rotate(queries, query, cos, sin, positions, first, end);
-        kernels->rotate(keys, key, cos, sin, positions, first, end);
-    });
-    return 0;
-}
-
-OCTAVO_API void octavo_linear(const void* isa, const float* x, int64_t x_stride, const float* panels, const float* bias,
-                              float* out, int64_t num_tokens, int64_t in_size, int64_t out_size, int32_t num_threads) {
-    const LinearCall call = {x, x_stride, panels, bias, out, num_tokens, in_size, out_size};
-    const auto* kernels = static_cast<const IsaKernels*>(isa);
-    const int64_t num_panels = (out_size + kPanelRows - 1) / kPanelRows;
-    // A product with one token reads each weight once: then the bytes are the work.
-    const int64_t work = std::max(num_tokens, int64_t{4}) * in_size * out_size;
-    // Some items more than threads, so that a thread that was interrupted does not hold up the others.
-    const int64_t num_items = work < kMinParallelWork ? 1 : std::min<int64_t>(num_panels, 8 * num_threads);
-    for_each_item(num_items, num_threads, [&](int64_t item, int) {
-        kernels->multiply_panels(call, num_panels * item / num_items, num_panels * (item + 1) / num_items);
+    StepInputs now = {num_tokens, num_threads};
+    now.positions = positions;
+    return perform(now, [=](const StepInputs& step) {
+        const int64_t wrong_token = find_outside(step.positions, step.num_tokens, max_positions);
+        if (wrong_token != 0) return wrong_token;
+        const StridedRows queries = {step.num_tokens, num_heads, head_dim, query_token_stride, query_head_stride};
+        const StridedRows keys = {step.num_tokens, num_kv_heads, head_dim, key_token_stride, key_head_stride};
+        const int64_t num_floats = step.num_tokens * (num_heads + num_kv_heads) * head_dim;
+        for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
+            kernels->rotate(queries, query, cos, sin, step.positions, first, end);
+            kernels->rotate(keys, key, cos, sin, step.positions, first, end);
+        });
+        return int64_t{0};
     });
 }
 
 OCTAVO_API void octavo_gated_silu(const void* isa, const float* gate, int64_t gate_stride, const float* up,
                                   int64_t up_stride, int64_t num_rows, int64_t size, float* out, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
-    for_row_ranges(num_rows, num_rows * size, num_threads, [&](int64_t first, int64_t end) {
-        kernels->gated_silu(size, gate, gate_stride, up, up_stride, first, end, out);
+    perform({num_rows, num_threads}, [=](const StepInputs& step) {
+        const int64_t num_floats = step.num_tokens * size;
+        for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
+            kernels->gated_silu(size, gate, gate_stride, up, up_stride, first, end, out);
+        });
+        return int64_t{0};
     });
 }

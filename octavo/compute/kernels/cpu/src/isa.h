@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "lowbit.h"
+
 namespace octavo {
 
 // One layer's attention call. Strides count floats; see signatures.PagedAttention for the shapes.
@@ -10,8 +12,8 @@ struct AttentionCall {
     const float* query;
     int64_t query_token_stride;
     int64_t query_head_stride;
-    const float* key_blocks;
-    const float* value_blocks;
+    const void* key_blocks;  // float, or float16 where kv_is_half
+    const void* value_blocks;
     const int32_t* query_starts;
     const int32_t* context_lengths;
     const int32_t* block_tables;
@@ -24,6 +26,7 @@ struct AttentionCall {
     int32_t block_size;
     int32_t window;  // 0: none
     float scale;
+    bool kv_is_half;
 };
 
 // Neighbouring rows of one sequence, attended together so that K and V come from the L1 cache.
@@ -56,7 +59,9 @@ struct LinearCall {
     int64_t x_stride;
     const float* panels;
     const float* bias;  // [out_size] or null
-    float* out;         // [num_tokens][out_size]
+    float* out;         // [num_tokens][out_size], rows out_stride floats apart
+    int64_t out_stride;
+    bool adds;  // to what `out` holds
     int64_t num_tokens;
     int64_t in_size;
     int64_t out_size;
@@ -71,6 +76,7 @@ struct IsaKernels {
     void (*merge_partials)(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part);
     // Divide and store the tile's rows.
     void (*store_attention)(const AttentionCall&, const QueryTile&, int kv_head, const AttentionPartial&);
+    void (*store_halves)(const float* from, int64_t count, uint16_t* to);
     void (*rms_norm)(const StridedRows&, const float* x, const float* weight, float eps, int64_t first_outer,
                      int64_t end_outer, float* out);
     void (*rotate)(const StridedRows&, float* x, const float* cos, const float* sin, const int64_t* positions,
@@ -78,6 +84,8 @@ struct IsaKernels {
     void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
                        int64_t first_row, int64_t end_row, float* out);
     void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
+    void (*quantize_tiles)(const QuantizeCall&, int64_t first_tile, int64_t end_tile);
+    void (*multiply_lowbit)(const LowbitCall&, int64_t first_panel, int64_t end_panel);
 };
 
 constexpr int kPanelRows = 16;  // the Python side packs by the same number

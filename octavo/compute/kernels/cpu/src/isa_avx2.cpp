@@ -1,11 +1,14 @@
 // The inner loops for x86-64 processors with AVX2 and FMA (2013 and later).
+#include "attention_kernels.h"
 #include "linear_kernels.h"
+#include "lowbit_kernels.h"
 #include "row_kernels.h"
 
 namespace octavo {
 
 const IsaKernels kAvx2Kernels = {
-    "avx2", attend_tokens, merge_partials, store_attention, rms_norm, rotate, gated_silu, multiply_panels,
+    "avx2",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    rotate,     gated_silu,    multiply_panels, quantize_tiles,  multiply_lowbit,
 };
 
 }  // namespace octavo

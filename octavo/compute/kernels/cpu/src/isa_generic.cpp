@@ -1,11 +1,14 @@
 // The inner loops for any processor that the compiler targets by default (SSE2 on x86-64, NEON on arm64).
+#include "attention_kernels.h"
 #include "linear_kernels.h"
+#include "lowbit_kernels.h"
 #include "row_kernels.h"
 
 namespace octavo {
 
 const IsaKernels kGenericKernels = {
-    "generic", attend_tokens, merge_partials, store_attention, rms_norm, rotate, gated_silu, multiply_panels,
+    "generic",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    rotate,     gated_silu,    multiply_panels, quantize_tiles,  multiply_lowbit,
 };
 
 }  // namespace octavo

@@ -35,12 +35,20 @@ OCTAVO_INLINE void multiply_tile(const LinearCall& call, const float* panel, int
     }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-        float* row = out + (first_token + t) * call.out_size;
+        float* row = out + (first_token + t) * call.out_stride;
         if (num_rows == kPanelRows) {
-            store(row, bias ? sums[t][0] + load(bias) : sums[t][0]);
-            store(row + kLanes, bias ? sums[t][1] + load(bias + kLanes) : sums[t][1]);
+            for (int g = 0; g < 2; ++g) {
+                Vec sum = sums[t][g];
+                if (bias) sum = sum + load(bias + g * kLanes);
+                if (call.adds) sum = sum + load(row + g * kLanes);
+                store(row + g * kLanes, sum);
+            }
         } else {
-            for (int i = 0; i < num_rows; ++i) row[i] = sums[t][i / kLanes][i % kLanes] + (bias ? bias[i] : 0.0f);
+            for (int i = 0; i < num_rows; ++i) {
+                float sum = sums[t][i / kLanes][i % kLanes];
+                if (bias) sum = sum + bias[i];
+                row[i] = call.adds ? sum + row[i] : sum;
+            }
         }
     }
 }

@@ -47,28 +47,31 @@ struct Job {
     }
 };
 
+// Jobs are handed over through atomics alone; the mutex is only for sleeping. Each of the two handshakes
+// (is there a job / is anyone inside; is there a job / is anyone asleep) writes its own side before it reads the
+// other's, in one total order, so that at least one of the two sees the other.
 class ThreadPool {
   public:
     void run(Job& job) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) return job.work(0);
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            while (num_workers_ < job.num_threads - 1) start_worker();
-            job_ = &job;
-            generation_.fetch_add(1, std::memory_order_release);
+        while (num_workers_ < job.num_threads - 1) start_worker();
+        job_.store(&job);
+        generation_.fetch_add(1);
+        if (num_asleep_.load() > 0) {
+            { std::lock_guard<std::mutex> lock(mutex_); }
+            job_came_.notify_all();
         }
-        job_came_.notify_all();
         job.work(0);
         // No more workers may join; those inside must leave before the job's memory goes away. A worker
         // that is still asleep is not waited for.
+        job_.store(nullptr);
+        const auto all_left = [this] { return num_inside_.load() == 0; };
+        if (all_left() || spin_until(all_left)) return;
         std::unique_lock<std::mutex> lock(mutex_);
-        job_ = nullptr;
-        if (num_inside_.load() == 0) return;
-        lock.unlock();
-        if (spin_until([this] { return num_inside_.load(std::memory_order_acquire) == 0; })) return;
-        lock.lock();
-        workers_left_.wait(lock, [this] { return num_inside_.load() == 0; });
+        is_waiting_.store(true);
+        workers_left_.wait(lock, all_left);
+        is_waiting_.store(false);
     }
 
   private:
@@ -80,28 +83,33 @@ class ThreadPool {
 
     void serve(int worker) {
         uint64_t seen = 0;
+        const auto has_come = [&] { return generation_.load() != seen; };
         for (;;) {
-            spin_until([&] { return generation_.load(std::memory_order_acquire) != seen; });
-            std::unique_lock<std::mutex> lock(mutex_);
-            job_came_.wait(lock, [&] { return generation_.load() != seen; });
+            if (!spin_until(has_come)) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                num_asleep_.fetch_add(1);
+                job_came_.wait(lock, has_come);
+                num_asleep_.fetch_sub(1);
+            }
             seen = generation_.load();
-            Job* job = job_;
-            if (job == nullptr || worker >= job->num_threads) continue;
             num_inside_.fetch_add(1);
-            lock.unlock();
-            job->work(worker);
-            lock.lock();
-            if (num_inside_.fetch_sub(1, std::memory_order_release) == 1) workers_left_.notify_one();
+            Job* job = job_.load();
+            if (job != nullptr && worker < job->num_threads) job->work(worker);
+            if (num_inside_.fetch_sub(1) == 1 && is_waiting_.load()) {
+                { std::lock_guard<std::mutex> lock(mutex_); }
+                workers_left_.notify_one();
+            }
         }
     }
 
     std::mutex turn_;   // held by the caller whose job it is
-    std::mutex mutex_;  // guards all below; the atomics may be read without it
+    std::mutex mutex_;  // held to fall asleep and to wake
     std::condition_variable job_came_, workers_left_;
+    std::atomic<Job*> job_{nullptr};
     std::atomic<uint64_t> generation_{0};
-    std::atomic<int> num_inside_{0};
-    int num_workers_ = 0;
-    Job* job_ = nullptr;
+    std::atomic<int> num_inside_{0}, num_asleep_{0};
+    std::atomic<bool> is_waiting_{false};
+    int num_workers_ = 0;  // of the caller whose turn it is
 };
 
 ThreadPool* g_pool = nullptr;

@@ -24,6 +24,54 @@ OCTAVO_INLINE Vec load(const float* from) {
 
 OCTAVO_INLINE void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
+// float16 bits -> float32, subnormal numbers, infinity and NaN included.
+OCTAVO_INLINE float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (exponent == 0) {
+        value = static_cast<float>(fraction) * 5.9604644775390625e-8f;  // 2^-24
+        if (sign) value = -value;
+    }
+    return value;
+}
+
+// The nearest float16's bits, ties to even; too large becomes infinity.
+OCTAVO_INLINE uint16_t float_to_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return sign | 0x7e00;   // NaN
+    if (bits >= 0x477ff000) return sign | 0x7c00;  // rounds to more than 65504
+    if (bits < 0x38800000) {                       // below 2^-14: a count of 2^-24, rounded by an addition
+        const float magic = 0.5f;                  // whose last place is worth 2^-24
+        float magnitude;
+        std::memcpy(&magnitude, &bits, sizeof bits);
+        const float shifted = magnitude + magic;
+        uint32_t count;
+        std::memcpy(&count, &shifted, sizeof count);
+        return static_cast<uint16_t>(sign | (count - 0x3f000000));
+    }
+    bits += 0xfff + (bits >> 13 & 1);
+    return static_cast<uint16_t>(sign | ((bits - 0x38000000) >> 13));
+}
+
+// Eight float16 numbers, widened.
+OCTAVO_INLINE Vec load_halves(const void* from) {
+#if defined(__F16C__)
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#else
+    uint16_t halves[kLanes];
+    std::memcpy(halves, from, sizeof halves);
+    Vec to;
+    for (int i = 0; i < kLanes; ++i) to[i] = half_to_float(halves[i]);
+    return to;
+#endif
+}
+
 OCTAVO_INLINE Vec broadcast(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 
 // a * b + c, rounded once where the processor can. Spelled out, so that every tile size does the same.

@@ -1,0 +1,56 @@
+// Low-bit weights and quantised activations: their layouts in memory, shared by packing and kernels.
+// A block is 32 inputs of a row, as in ggml's formats; a panel is 16 rows side by side.
+#pragma once
+#include <cstdint>
+
+namespace octavo {
+
+constexpr int kBlockSize = 32;
+constexpr int kTileWidth = 4;  // tokens whose activations lie side by side; the last tile may be narrower
+
+// How a block of a panel keeps its 16 x 32 weights. Every weight is scale * q + minimum.
+//   kU4: q in 0..15. Four chunks of [2 groups][8 rows][4 inputs] bytes; the low halves of chunk j are
+//        inputs 4j.., the high halves inputs 16 + 4j.. .
+//   kS8: q in -128..127. Sixteen steps of [16 rows][2 inputs] bytes.
+// Then 16 scales and, where the format has them, 16 minimums: float16, or float32 where a format's products
+// of scales need it.
+enum WeightFormat : int32_t { kU4 = 0, kS8 = 1 };
+
+struct PanelLayout {
+    WeightFormat format;
+    int32_t scale_bytes;  // 2 or 4
+    bool has_minimums;    // kU4 always has
+
+    constexpr int64_t quant_bytes() const { return format == kU4 ? 256 : 512; }
+    constexpr int64_t block_bytes() const { return quant_bytes() + 16 * scale_bytes * (has_minimums ? 2 : 1); }
+};
+
+// Activations of one block and a tile of T tokens, quantised to -127..127 with one scale a token:
+//   for kU4: int8 [8 steps][T][4 inputs];  for kS8: int16 [16 steps][T][2 inputs];
+//   then float scale[T] and float scaled_sum[T], the sum of the block's numbers times the scale.
+constexpr int64_t activation_bytes(WeightFormat format) { return (format == kU4 ? 32 : 64) + 8; }  // a token
+
+// x [num_tokens][32 * num_blocks] -> activations, tile after tile, each [num_blocks] blocks as above.
+struct QuantizeCall {
+    const float* x;
+    int64_t x_stride;  // floats
+    int64_t num_tokens;
+    int64_t num_blocks;
+    WeightFormat format;
+    uint8_t* activations;
+};
+
+struct LowbitCall {
+    PanelLayout layout;
+    const uint8_t* panels;  // [ceil(out_size / 16)][num_blocks] blocks
+    const uint8_t* activations;
+    const float* bias;  // [out_size] or null
+    float* out;         // [num_tokens][out_size], rows out_stride floats apart
+    int64_t out_stride;
+    bool adds;  // to what `out` holds
+    int64_t num_tokens;
+    int64_t num_blocks;
+    int64_t out_size;
+};
+
+}  // namespace octavo

@@ -1,0 +1,260 @@
+// Products of low-bit weights and quantised activations. Included by every instruction-set unit.
+//
+// A block's 32 products are summed exactly, in integers; then one multiply-add for the scales and one for
+// the minimums, block after block. Each output is that one chain, whatever the number of tokens: its bits
+// do not depend on the batch.
+#pragma once
+#include <cmath>
+
+#include "isa.h"
+#include "lowbit.h"
+#include "vector.h"
+
+namespace octavo {
+namespace {
+
+constexpr int kGroups = kPanelRows / kLanes;
+constexpr int kChunkTokenRows = 512;  // tokens whose sums are kept between the parts of a long row
+
+// A block made ready for many tokens: quants, then 16 float scales and 16 float minimums.
+constexpr int64_t kU4Ready = 512, kS8Ready = 1024, kReadyScales = 2 * kPanelRows * sizeof(float);
+// Of this many blocks at a time, so that they stay in the L1 cache beside the activations.
+constexpr int kU4ReadyBlocks = 24, kS8ReadyBlocks = 18;
+
+// Blocks smaller than this are zero: their inverse scale would overflow.
+constexpr float kSmallestMagnitude = 1e-35f;
+
+OCTAVO_INLINE float activation_scale(float magnitude) {
+    return magnitude < kSmallestMagnitude ? 0.0f : magnitude / 127.0f;
+}
+
+OCTAVO_INLINE float inverse_activation_scale(float magnitude) {
+    return magnitude < kSmallestMagnitude ? 0.0f : 127.0f / magnitude;
+}
+
+#if defined(__AVX2__)
+#include "lowbit_avx2.h"
+#else
+#include "lowbit_plain.h"
+#endif
+
+// float16 or float32 at `from` -> the 16 scales or minimums of a block.
+OCTAVO_INLINE void load_scales(const uint8_t* from, int scale_bytes, Vec* to) {
+    for (int g = 0; g < kGroups; ++g)
+        to[g] = scale_bytes == 2 ? load_halves(from + g * kLanes * 2)
+                                 : load(reinterpret_cast<const float*>(from) + g * kLanes);
+}
+
+// c[t] += scale * a_scale[t] * sum[t] + minimum * a_scaled_sum[t], for one block.
+template <int T, bool kMinimums>
+OCTAVO_INLINE void add_block(const IntVec (&sums)[T][kGroups], const Vec* scales, const Vec* minimums,
+                             const float* token_scales, float* c) {
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+        const Vec scale = broadcast(token_scales[t]), scaled_sum = broadcast(token_scales[T + t]);
+#pragma GCC unroll 2
+        for (int g = 0; g < kGroups; ++g) {
+            float* to = c + t * kPanelRows + g * kLanes;
+            const Vec scaled = multiply_add(to_float(sums[t][g]) * scales[g], scale, load(to));
+            store(to, kMinimums ? multiply_add(minimums[g], scaled_sum, scaled) : scaled);
+        }
+    }
+}
+
+// The bytes that will be made ready next. Tiles ask for them while they compute, a few lines a block: asked
+// for in one go, the requests would fill the core's miss buffers and stall it.
+struct NextBytes {
+    const uint8_t* start;
+    const uint8_t* end;
+};
+constexpr int64_t kNextBytesABlock = 192;
+
+OCTAVO_INLINE void ask_for(NextBytes* next) {
+    for (int64_t i = 0; i < kNextBytesABlock && next->start + i < next->end; i += 64)
+        __builtin_prefetch(next->start + i, 0, 2);
+    next->start += kNextBytesABlock;
+}
+
+// A tile of T tokens against blocks that were made ready.
+template <int T, WeightFormat kFormat, bool kMinimums>
+void multiply_ready(const uint8_t* ready, const uint8_t* activations, int64_t num_blocks, NextBytes* next, float* c) {
+    constexpr int64_t kQuants = kFormat == kU4 ? kU4Ready : kS8Ready;
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const uint8_t* quants = ready + b * (kQuants + kReadyScales);
+        if (next->start < next->end) ask_for(next);
+        const float* scales = reinterpret_cast<const float*>(quants + kQuants);
+        const uint8_t* tile = activations + b * T * activation_bytes(kFormat);
+        IntVec sums[T][kGroups];
+        if (kFormat == kU4)
+            sum_u4_ready<T>(quants, tile, sums);
+        else
+            sum_s8_ready<T>(quants, tile, sums);
+        const Vec d[kGroups] = {load(scales), load(scales + 8)}, m[kGroups] = {load(scales + 16), load(scales + 24)};
+        add_block<T, kMinimums>(sums, d, m, reinterpret_cast<const float*>(tile + T * (activation_bytes(kFormat) - 8)), c);
+    }
+}
+
+// A tile of T tokens straight from the panel: for so few tokens that making ready would not pay.
+template <int T, WeightFormat kFormat, bool kMinimums>
+void multiply_packed(const PanelLayout& layout, const uint8_t* panel, const uint8_t* activations, int64_t num_blocks,
+                     float* c) {
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const uint8_t* block = panel + b * layout.block_bytes();
+        const uint8_t* tile = activations + b * T * activation_bytes(kFormat);
+        for (int64_t ahead = 0; ahead < layout.block_bytes(); ahead += 64)
+            __builtin_prefetch(block + ahead + kPrefetchBytes);
+        IntVec sums[T][kGroups];
+        if (kFormat == kU4)
+            sum_u4_packed<T>(block, tile, sums);
+        else
+            sum_s8_packed<T>(block, tile, sums);
+        Vec d[kGroups], m[kGroups] = {};
+        load_scales(block + layout.quant_bytes(), layout.scale_bytes, d);
+        if (kMinimums) load_scales(block + layout.quant_bytes() + kPanelRows * layout.scale_bytes, layout.scale_bytes, m);
+        add_block<T, kMinimums>(sums, d, m, reinterpret_cast<const float*>(tile + T * (activation_bytes(kFormat) - 8)), c);
+    }
+}
+
+template <WeightFormat kFormat, bool kMinimums>
+void make_ready(const PanelLayout& layout, const uint8_t* blocks, int64_t num_blocks, uint8_t* ready) {
+    constexpr int64_t kQuants = kFormat == kU4 ? kU4Ready : kS8Ready;
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const uint8_t* block = blocks + b * layout.block_bytes();
+        uint8_t* to = ready + b * (kQuants + kReadyScales);
+        if (kFormat == kU4)
+            unpack_u4(block, to);
+        else
+            unpack_s8(block, to);
+        Vec scales[2 * kGroups] = {};
+        load_scales(block + layout.quant_bytes(), layout.scale_bytes, scales);
+        if (kMinimums)
+            load_scales(block + layout.quant_bytes() + kPanelRows * layout.scale_bytes, layout.scale_bytes,
+                        scales + kGroups);
+        for (int i = 0; i < 2 * kGroups; ++i) store(reinterpret_cast<float*>(to + kQuants) + i * kLanes, scales[i]);
+    }
+}
+
+// Sums c [num_tokens][16] -> the panel's columns of `out`.
+OCTAVO_INLINE void store_panel(const LowbitCall& call, int64_t panel, int64_t first_token, int64_t num_tokens,
+                               const float* c) {
+    const int64_t row = panel * kPanelRows, rows_left = call.out_size - row;
+    const int num_rows = rows_left < kPanelRows ? static_cast<int>(rows_left) : kPanelRows;
+    for (int64_t t = 0; t < num_tokens; ++t, c += kPanelRows) {
+        float* to = call.out + (first_token + t) * call.out_stride + row;
+        if (num_rows == kPanelRows) {
+            for (int i = 0; i < kPanelRows; i += kLanes) {
+                Vec sum = load(c + i);
+                if (call.bias) sum = sum + load(call.bias + row + i);
+                if (call.adds) sum = sum + load(to + i);
+                store(to + i, sum);
+            }
+        } else {
+            for (int i = 0; i < num_rows; ++i) {
+                float sum = c[i];
+                if (call.bias) sum = sum + call.bias[row + i];
+                if (call.adds) sum = sum + to[i];
+                to[i] = sum;
+            }
+        }
+    }
+}
+
+template <int T, WeightFormat kFormat, bool kMinimums>
+OCTAVO_INLINE void multiply_few(const LowbitCall& call, int64_t panel, const uint8_t* blocks) {
+    alignas(32) float c[T * kPanelRows] = {};
+    multiply_packed<T, kFormat, kMinimums>(call.layout, blocks, call.activations, call.num_blocks, c);
+    store_panel(call, panel, 0, T, c);
+}
+
+template <WeightFormat kFormat, bool kMinimums>
+void multiply_many(const LowbitCall& call, int64_t panel, const uint8_t* blocks, int64_t first_token,
+                   int64_t num_tokens) {
+    constexpr int kReadyBlocks = kFormat == kU4 ? kU4ReadyBlocks : kS8ReadyBlocks;
+    constexpr int64_t kQuants = kFormat == kU4 ? kU4Ready : kS8Ready;
+    alignas(64) uint8_t ready[kReadyBlocks * (kQuants + kReadyScales)];
+    alignas(64) float c[kChunkTokenRows * kPanelRows];
+    std::memset(c, 0, sizeof(float) * num_tokens * kPanelRows);
+    const int64_t token_bytes = call.num_blocks * activation_bytes(kFormat);
+    for (int64_t b = 0; b < call.num_blocks; b += kReadyBlocks) {
+        const int64_t num_blocks = call.num_blocks - b < kReadyBlocks ? call.num_blocks - b : kReadyBlocks;
+        make_ready<kFormat, kMinimums>(call.layout, blocks + b * call.layout.block_bytes(), num_blocks, ready);
+        const uint8_t* after = blocks + (b + num_blocks) * call.layout.block_bytes();
+        NextBytes next = {after, after + num_blocks * call.layout.block_bytes()};
+        const int64_t skipped = b * activation_bytes(kFormat);
+        int64_t t = 0;
+        for (; t + kTileWidth <= num_tokens; t += kTileWidth)
+            multiply_ready<kTileWidth, kFormat, kMinimums>(
+                ready, call.activations + (first_token + t) * token_bytes + kTileWidth * skipped, num_blocks, &next,
+                c + t * kPanelRows);
+        const uint8_t* rest = call.activations + (first_token + t) * token_bytes;
+        switch (num_tokens - t) {
+            case 3: multiply_ready<3, kFormat, kMinimums>(ready, rest + 3 * skipped, num_blocks, &next, c + t * kPanelRows); break;
+            case 2: multiply_ready<2, kFormat, kMinimums>(ready, rest + 2 * skipped, num_blocks, &next, c + t * kPanelRows); break;
+            case 1: multiply_ready<1, kFormat, kMinimums>(ready, rest + 1 * skipped, num_blocks, &next, c + t * kPanelRows); break;
+            default: break;
+        }
+    }
+    store_panel(call, panel, first_token, num_tokens, c);
+}
+
+template <WeightFormat kFormat, bool kMinimums>
+void multiply_format(const LowbitCall& call, int64_t first_panel, int64_t end_panel) {
+    for (int64_t p = first_panel; p < end_panel; ++p) {
+        const uint8_t* blocks = call.panels + p * call.num_blocks * call.layout.block_bytes();
+        switch (call.num_tokens) {
+            case 1: multiply_few<1, kFormat, kMinimums>(call, p, blocks); break;
+            case 2: multiply_few<2, kFormat, kMinimums>(call, p, blocks); break;
+            case 3: multiply_few<3, kFormat, kMinimums>(call, p, blocks); break;
+            case 4: multiply_few<4, kFormat, kMinimums>(call, p, blocks); break;
+            default:
+                for (int64_t t = 0; t < call.num_tokens; t += kChunkTokenRows) {
+                    const int64_t left = call.num_tokens - t;
+                    multiply_many<kFormat, kMinimums>(call, p, blocks, t, left < kChunkTokenRows ? left : kChunkTokenRows);
+                }
+        }
+    }
+}
+
+void multiply_lowbit(const LowbitCall& call, int64_t first_panel, int64_t end_panel) {
+    if (call.layout.format == kU4)
+        multiply_format<kU4, true>(call, first_panel, end_panel);
+    else if (call.layout.has_minimums)
+        multiply_format<kS8, true>(call, first_panel, end_panel);
+    else
+        multiply_format<kS8, false>(call, first_panel, end_panel);
+}
+
+// One block of one token. The largest magnitude is found among the floats' bits, where NaN stands above
+// all numbers: a block that holds one gets it as its scale.
+OCTAVO_INLINE void quantize_block(const float* x, WeightFormat format, int tile_width, int t, uint8_t* block) {
+    alignas(32) int8_t quants[kBlockSize];
+    float scale;
+    const int32_t sum = quantize_32(x, quants, &scale);
+    float* scales = reinterpret_cast<float*>(block + tile_width * (activation_bytes(format) - 8));
+    scales[t] = scale;
+    scales[tile_width + t] = scale * static_cast<float>(sum);
+    if (format == kU4) {
+        for (int step = 0; step < 8; ++step) std::memcpy(block + (step * tile_width + t) * 4, quants + step * 4, 4);
+    } else {
+        alignas(32) int16_t wide[kBlockSize];
+        for (int i = 0; i < kBlockSize; ++i) wide[i] = quants[i];
+        for (int step = 0; step < 16; ++step) std::memcpy(block + (step * tile_width + t) * 4, wide + step * 2, 4);
+    }
+}
+
+void quantize_tiles(const QuantizeCall& call, int64_t first_tile, int64_t end_tile) {
+    const int64_t token_bytes = call.num_blocks * activation_bytes(call.format);
+    for (int64_t tile = first_tile; tile < end_tile; ++tile) {
+        const int64_t first_token = tile * kTileWidth, left = call.num_tokens - first_token;
+        const int width = left < kTileWidth ? static_cast<int>(left) : kTileWidth;
+        for (int t = 0; t < width; ++t) {
+            const float* x = call.x + (first_token + t) * call.x_stride;
+            uint8_t* to = call.activations + first_token * token_bytes;
+            for (int64_t b = 0; b < call.num_blocks; ++b, to += width * activation_bytes(call.format))
+                quantize_block(x + b * kBlockSize, call.format, width, t, to);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace octavo
