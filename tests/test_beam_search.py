@@ -76,7 +76,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     eos_token_id, *stop_token_ids = favourite_tokens(reference, TINY_PROMPTS)[:4]
     folder = make_tiny_model(request.param, folder / "last", eos_token_id=eos_token_id)
     write_byte_tokenizer(folder)
-    with LLM(str(folder), kv_cache_memory="4MB", num_threads=1, block_size=4) as llm:
+    with LLM(str(folder), dtype="float32", kv_cache_memory="4MB", num_threads=1, block_size=4) as llm:
         yield Model(folder, llm, reference, eos_token_id, stop_token_ids)
 
 
@@ -172,7 +172,7 @@ def test_ten_prompts_of_the_starter_model(width: int) -> None:
     params = SamplingParams(
         use_beam_search=True, best_of=width, n=width, temperature=0.0, max_tokens=STARTER_TOKENS
     )
-    with LLM(kv_cache_memory="256MB", num_threads=1) as llm:
+    with LLM(dtype="float32", kv_cache_memory="256MB", num_threads=1) as llm:
         prompts = [llm.get_tokenizer().encode(text) for text in STARTER_TEXTS]
         assert len(prompts) == 10
         outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params)
