@@ -56,7 +56,13 @@ def test_deciding_and_serving_load_no_tensors(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["octavo.control.cache", "octavo.control.scheduler", "octavo.control.engine"]
+    "name",
+    [
+        "octavo.control.cache",
+        "octavo.control.scheduler",
+        "octavo.control.decoding",
+        "octavo.control.engine",
+    ],
 )
 def test_scheduler_and_cache_need_nothing_but_the_standard_library(name):
     loaded = packages_loaded_by(modules_under(name))

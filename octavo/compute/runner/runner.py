@@ -66,7 +66,7 @@ class ModelRunner:
         return replace(result, compute_seconds=compute_seconds, copy_seconds=copy_seconds)
 
     def _sample(self, plan: StepPlan, inputs: BatchInputs, hidden: Tensor, result: StepResult) -> None:
-        """Choose the token after each slice that wants one; adds to the result's tokens and failures."""
+        """Choose the token, or a beam's candidates, after each slice that wants one; adds to the result."""
         wanted = [
             (piece.sequence_id, row_end - 1, piece.sample)
             for piece, row_end in zip(plan.slices, inputs.row_starts[1:], strict=True)
@@ -80,6 +80,8 @@ class ModelRunner:
         for (sequence_id, _, _), outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, SampledToken):
                 result.tokens[sequence_id] = outcome
+            elif isinstance(outcome, list):
+                result.candidates[sequence_id] = outcome
             else:
                 result.failures[sequence_id] = outcome
 

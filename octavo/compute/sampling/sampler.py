@@ -1,7 +1,7 @@
-"""Sampler: one token for each row of a batch of logits, by each row's own wishes.
+"""Sampler: one token, or a beam's candidates, for each row of a batch of logits, by each row's own wishes.
 
-Owns the order of the steps. A row's token is a function of that row's logits and SampleRequest alone, and a
-row that fails says so in one line without disturbing the others.
+Owns the order of the steps. What comes of a row is a function of that row's logits and SampleRequest alone,
+and a row that fails says so in one line without disturbing the others.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from octavo.compute.sampling.candidates import add_logprobs, choose_candidates, log_normalisers
 from octavo.compute.sampling.filters import Draw, argmax, draw_filtered, draw_plain
 from octavo.compute.sampling.logprobs import token_logprobs
 from octavo.compute.sampling.penalties import edit_logits, has_edits
 from octavo.compute.sampling.rng import uniform
 from octavo.compute.sampling.vocab_blocks import VocabBlocks
 from octavo.request import TokenLogprobs
-from octavo.step import SampledToken, SampleRequest
+from octavo.step import Candidate, SampledToken, SampleRequest
 
 _NOT_FINITE = "the model's logits are not finite for this sequence"
 _NONE_LEFT = (
@@ -33,6 +34,9 @@ class Sampler:
     allowed_token_ids, bad_words, suppressed tokens, logit_bias; repetition, frequency and presence
     penalties; then for temperature 0 the argmax (lowest id among equals), else temperature, min_p, top_k,
     top_p and one draw keyed by (seed, position).
+
+    A row of beam search (`num_candidates`) is turned into log-probabilities before its edits, as in
+    transformers' beam search, and yields its largest values instead of a token.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -42,8 +46,8 @@ class Sampler:
         self,
         logits: Tensor,  # [num_rows, vocab_size] float32, may be overwritten
         requests: Sequence[SampleRequest],
-    ) -> list[SampledToken | str]:
-        """A token for each row, or one line that says why this row has none.
+    ) -> list[SampledToken | list[Candidate] | str]:
+        """A token or candidates for each row, or one line that says why this row has none.
 
         A logit of -inf is a token that cannot come; NaN or +inf fails its row.
 
@@ -69,27 +73,44 @@ class Sampler:
         ]
         model_logits = logits[logprob_rows] if logprob_rows else logits[:0]  # a copy, before any edit
 
-        edited = _edit_rows(logits, requests, failures)
+        beam_rows = [
+            row for row, request in enumerate(requests) if request.num_candidates and row not in failures
+        ]
+        offsets = log_normalisers(blocks, maxima.amax(dim=1), beam_rows)
+        edited = _edit_rows(logits, requests, offsets, failures)
         if edited:
             maxima[edited] = VocabBlocks(logits[edited]).maxima()
             row_maxima = maxima.amax(dim=1).tolist()
             for row in edited:
                 if not math.isfinite(row_maxima[row]):
                     failures[row] = _NONE_LEFT
+        offsets = {row: offset for row, offset in offsets.items() if row not in failures}
+        candidates = choose_candidates(blocks, maxima, requests, offsets)
+        add_logprobs(candidates, model_logits, logprob_rows, requests)
         token_ids = _choose(blocks, maxima, row_maxima, requests, failures)
         logprobs = _sampled_logprobs(model_logits, logprob_rows, requests, token_ids)
-        return [
-            failures[row] if row in failures else SampledToken(token_ids[row], logprobs.get(row))
-            for row in range(len(requests))
-        ]
+        tokens = {row: SampledToken(token_id, logprobs.get(row)) for row, token_id in token_ids.items()}
+        outcomes: dict[int, SampledToken | list[Candidate] | str] = {**tokens, **candidates, **failures}
+        return [outcomes[row] for row in range(len(requests))]
 
 
-def _edit_rows(logits: Tensor, requests: Sequence[SampleRequest], failures: dict[int, str]) -> list[int]:
-    """Apply each row's edits; returns the rows edited and adds those that broke to `failures`."""
+def _edit_rows(
+    logits: Tensor,
+    requests: Sequence[SampleRequest],
+    offsets: dict[int, float],
+    failures: dict[int, str],
+) -> list[int]:
+    """Apply each row's edits; returns the rows edited and adds those that broke to `failures`.
+
+    Rows in `offsets` become log-probabilities first; what is left to subtract from them is then nothing.
+    """
     edited = []
     for row, request in enumerate(requests):
         if row in failures or not has_edits(request):
             continue
+        if row in offsets:
+            logits[row] -= offsets[row]
+            offsets[row] = 0.0
         try:
             edit_logits(logits[row], request)
         except Exception as error:  # whatever it was, it is this row's alone
@@ -111,7 +132,7 @@ def _choose(
     plain: list[Draw] = []
     filtered: list[Draw] = []
     for row, request in enumerate(requests):
-        if row in failures:
+        if row in failures or request.num_candidates:
             continue
         if request.params.is_greedy:
             greedy.append(row)

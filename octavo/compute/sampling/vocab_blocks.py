@@ -53,6 +53,15 @@ class VocabBlocks:
             sums.append(_reduce_blocks(weights, torch.sum))
         return torch.cat(sums).double()
 
+    def log_sum_exps(self, rows: Tensor, row_maxima: Tensor) -> Tensor:
+        """ln of the sum of exp(logit) over each row: a logit less this is its token's log-probability.
+
+        `rows` [num_picked] int64 and their maxima, float32, as of `exp_sums`; [num_picked] float64.
+        """
+        sums = self.exp_sums(rows, row_maxima, torch.ones_like(row_maxima))
+        # The last of a running sum rather than a sum: its order of additions is the same for any batch.
+        return row_maxima.double() + sums.cumsum(dim=1)[:, -1].log()
+
     def gather(self, rows: Tensor, block_indices: Tensor) -> tuple[Tensor, Tensor]:
         """The logits and token ids of single blocks, both [num_picked, BLOCK_WIDTH].
 
