@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from octavo.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, RequestOutput
     from octavo.sampling_params import SamplingParams
+    from octavo.service_params import ServiceParams
 
-__all__ = ["LLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams", "__version__"]
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "Logprob",
+    "RequestOutput",
+    "SamplingParams",
+    "ServiceParams",
+    "__version__",
+]
 
 _HOMES = {
     "LLM": "octavo.llm",
@@ -23,6 +32,7 @@ _HOMES = {
     "Logprob": "octavo.outputs",
     "RequestOutput": "octavo.outputs",
     "SamplingParams": "octavo.sampling_params",
+    "ServiceParams": "octavo.service_params",
 }
 
 

@@ -14,7 +14,9 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from octavo.errors import (
     ConfigError,
@@ -26,10 +28,16 @@ from octavo.errors import (
 )
 from octavo.messages import (
     AbortRequest,
+    CacheAnswer,
+    CacheQuestion,
+    DropPrefixes,
     EngineFailed,
     EngineIdle,
     EngineReady,
     FrameDecoder,
+    ListPrefixes,
+    MapBlocks,
+    PinPrefix,
     RequestRefused,
     StartEngine,
     StepFinished,
@@ -39,6 +47,7 @@ from octavo.messages import (
     SubmitRequest,
     ToEngine,
     ToFront,
+    UnpinPrefix,
     encode_frame,
 )
 from octavo.request import Request
@@ -46,6 +55,7 @@ from octavo.request import Request
 if TYPE_CHECKING:
     from octavo.build import EngineParts
     from octavo.config import EngineConfig
+    from octavo.control.engine import Engine
 
 _RECEIVE_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
@@ -160,6 +170,8 @@ class EngineLoop:
             if message.index is None:
                 self._live.pop(message.request_id, None)
                 self._unstarted.pop(message.request_id, None)
+        elif isinstance(message, PinPrefix | UnpinPrefix | ListPrefixes | DropPrefixes | MapBlocks):
+            self._answer(message)
 
     def _submit(self, message: SubmitRequest) -> None:
         """One request's fault is its own: whatever it raises is answered and forgotten."""
@@ -169,12 +181,23 @@ class EngineLoop:
                 message.prompt_token_ids,
                 message.params,
                 bad_words_token_ids=message.bad_words_token_ids,
+                service=message.service,
             )
         except Exception as error:
             self._link.send(_refuse(message.request_id, error))
         else:
             self._live[message.request_id] = request
             self._unstarted[message.request_id] = request
+
+    def _answer(self, question: CacheQuestion) -> None:
+        """A question's fault is its own: whatever it raises is its answer."""
+        try:
+            answer = CacheAnswer(question.query_id, msgspec.to_builtins(_look_up(self._engine, question)))
+        except RequestError as error:
+            answer = CacheAnswer(question.query_id, error=str(error))
+        except Exception as error:
+            answer = CacheAnswer(question.query_id, error=_describe_fault(error), is_fault=True)
+        self._link.send(answer)
 
     def _step(self) -> None:
         self._num_steps += 1
@@ -202,13 +225,14 @@ class EngineLoop:
         return max(total, 1)
 
     def _take_started(self) -> list[str]:
-        started = [
-            request_id
-            for request_id, request in self._unstarted.items()
-            if any(sequence.num_computed_tokens or sequence.is_finished for sequence in request.sequences)
-        ]
-        for request_id in started:
-            del self._unstarted[request_id]
+        """Requests of which something has been computed by now, and had not before."""
+        started = []
+        for request_id, request in list(self._unstarted.items()):
+            if any(sequence.num_computed_tokens for sequence in request.sequences):
+                started.append(request_id)
+            elif not request.is_finished:
+                continue
+            del self._unstarted[request_id]  # what ended in the queue never began
         return started
 
     def _stats(self) -> StepStats:
@@ -223,7 +247,27 @@ class EngineLoop:
             num_tokens=num_tokens,
             num_preemptions=0 if trace is None else trace.num_preemptions,
             step_seconds=0.0 if trace is None else trace.step_seconds,
+            blocks_cached=0 if trace is None else trace.blocks_cached,
+            sharing=0.0 if trace is None else trace.sharing,
+            num_swapped=0 if trace is None else trace.num_swapped,
+            host_blocks_used=0 if trace is None else trace.host_blocks_used,
         )
+
+
+def _look_up(engine: Engine, question: CacheQuestion) -> Any:
+    """The answer to a question about the cache, as the engine gives it."""
+    if isinstance(question, PinPrefix):
+        return engine.cache.pin(
+            question.token_ids, ttl_seconds=question.ttl_seconds, cache_salt=question.cache_salt
+        )
+    if isinstance(question, UnpinPrefix):
+        engine.cache.unpin(question.pin_id)
+        return {}
+    if isinstance(question, ListPrefixes):
+        return engine.cache.list()
+    if isinstance(question, DropPrefixes):
+        return {"num_blocks": engine.cache.drop()}
+    return engine.cache.map()
 
 
 def _refuse(request_id: str, error: Exception) -> RequestRefused:

@@ -10,6 +10,7 @@
     |   `-- ContextLengthError   it could never fit: carries the numbers
     |-- UnknownModelError        the request names a model that is not served      HTTP 404
     |-- OverloadedError          no room just now; says when to come back          HTTP 429
+    |-- DeadlineExceededError    the request's own time was over before it ended   HTTP 504
     |-- RequestFailedError       this request broke while it ran                   HTTP 500
     `-- EngineUnavailableError   the engine is starting, draining, hung or dead    HTTP 503
 
@@ -73,7 +74,7 @@ class UnknownModelError(OctavoError):
 
 
 class OverloadedError(OctavoError):
-    """The queue is full.
+    """The queue is full, or a request has waited in it for too long.
 
     Attributes:
         retry_after_seconds: when the client should try again.
@@ -82,6 +83,10 @@ class OverloadedError(OctavoError):
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
+
+
+class DeadlineExceededError(OctavoError):
+    """The deadline that a request came with passed before it ended; what it had is given up."""
 
 
 class RequestFailedError(OctavoError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NotRequired, Self, TypedDict
+from typing import Any, Self, TypeVar
 
 from octavo.build import EngineFacts, TextParts, build_engine, build_text
 from octavo.config import (
@@ -23,30 +23,22 @@ from octavo.config import (
     parse_bytes,
     parse_tokens,
 )
+from octavo.control.cache.listing import CacheListing, PrefixPin
+from octavo.control.decoding.best_of import check_streamable
+from octavo.control.decoding.model_defaults import over_model_defaults
 from octavo.control.text.bad_words import bad_words_token_ids
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import RequestError
-from octavo.live_requests import EncodedPrompt, LiveRequests
-from octavo.outputs import CompletionOutput, RequestOutput
+from octavo.live_requests import GenerationRequest, LiveRequests
+from octavo.outputs import RequestOutput
 from octavo.progress import RequestProgress
+from octavo.prompts import EncodedPrompt, Prompt, TokensPrompt, encode_prompt
 from octavo.sampling_params import SamplingParams
+from octavo.service_params import DEFAULT_SERVICE, ServiceParams, check_seconds
 
-
-class TextPrompt(TypedDict):
-    """A prompt as text; the tokenizer adds BOS where the model was trained so."""
-
-    prompt: str
-
-
-class TokensPrompt(TypedDict):
-    """A prompt as token ids, taken as they are. `prompt`, if given, is only carried to the output."""
-
-    prompt_token_ids: list[int]
-    prompt: NotRequired[str]
-
-
-Prompt = str | TextPrompt | TokensPrompt
 Message = dict[str, Any]
+
+DEFAULT_TTL_SECONDS = 3600.0
 
 
 class LLM:
@@ -71,6 +63,10 @@ class LLM:
         kv_cache_memory: int | str | None = None,
         max_num_seqs: int = 256,
         max_num_batched_tokens: int = 512,
+        prefix_caching: bool = True,
+        swap_space: int | str = 0,
+        policy: str = "fcfs",
+        fair_weights: Mapping[str, float] | None = None,
         device: str = "auto",
         num_threads: int | None = None,
     ) -> None:
@@ -88,6 +84,11 @@ class LLM:
             kv_cache_memory: bytes for the KV pool, or a size such as "512MB"; None: a share of free memory.
             max_num_seqs: sequences that may be in one step.
             max_num_batched_tokens: tokens that one step may compute.
+            prefix_caching: keep the KV of finished requests and reuse it for prompts that begin the same.
+            swap_space: bytes of host memory for preempted sequences, or a size such as "4GB"; 0: they are
+                recomputed.
+            policy: who runs first: "fcfs", "priority" or "fair".
+            fair_weights: under "fair", the shares of fairness keys; 1 for those not named.
             device: "auto", "cpu" or "cuda".
             num_threads: threads for calculation; None: one per available core.
 
@@ -99,6 +100,8 @@ class LLM:
             max_model_len = parse_tokens(max_model_len)
         if isinstance(kv_cache_memory, str):
             kv_cache_memory = parse_bytes(kv_cache_memory)
+        if isinstance(swap_space, str):
+            swap_space = parse_bytes(swap_space)
         self._load(
             EngineConfig(
                 model=ModelConfig(
@@ -109,9 +112,18 @@ class LLM:
                     max_model_len=max_model_len,
                 ),
                 compute=ComputeConfig(device=device, dtype=dtype, num_threads=num_threads),
-                cache=CacheConfig(block_size=block_size, kv_cache_memory=kv_cache_memory),
+                cache=CacheConfig(
+                    block_size=block_size,
+                    kv_cache_memory=kv_cache_memory,
+                    prefix_caching=prefix_caching,
+                    swap_space=swap_space,
+                ),
                 scheduler=SchedulerConfig(
-                    max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, seed=seed
+                    max_num_seqs=max_num_seqs,
+                    max_num_batched_tokens=max_num_batched_tokens,
+                    policy=policy,
+                    fair_weights=tuple((fair_weights or {}).items()),
+                    seed=seed,
                 ),
             )
         )
@@ -127,12 +139,14 @@ class LLM:
 
     def _load(self, config: EngineConfig, on_progress: Callable[[int, int], None] | None = None) -> None:
         # Offline nobody is to be refused for a full queue: the caller waits for its own requests.
-        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize)
+        scheduler = replace(config.scheduler, max_queued_requests=sys.maxsize, max_queued_tokens=None)
         self._text: TextParts = build_text(config.model)
         parts = build_engine(replace(config, scheduler=scheduler), on_progress=on_progress)
         self._engine = parts.engine
         self._max_num_seqs = scheduler.max_num_seqs
-        self._live = LiveRequests(parts.engine, self._text.tokenizer)
+        self._policy = scheduler.policy
+        self._caches_prefixes = config.cache.prefix_caching
+        self._live = LiveRequests(parts.engine, self._text.tokenizer, policy=scheduler.policy)
         self.facts: EngineFacts = parts.facts
 
     # -- generating
@@ -143,6 +157,7 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        service_params: ServiceParams | Sequence[ServiceParams] | None = None,
     ) -> list[RequestOutput]:
         """Continue prompts.
 
@@ -150,20 +165,27 @@ class LLM:
             prompts: text, `{"prompt": text}`, `{"prompt_token_ids": [...]}`, or a list of these.
             sampling_params: one for all, or one for each prompt; None takes the model's defaults.
             use_tqdm: show a progress bar, where stderr is a terminal (the name is vLLM's).
+            service_params: priority, whose it is, cache salt and time limits: one for all, or one for each.
 
         Returns:
             One output for each prompt, in the prompts' order. A request that broke while it ran has the
-            finish reason "error"; the others are not disturbed.
+            finish reason "error", one whose time was over "deadline" or "queue_timeout"; the others are
+            not disturbed.
 
         Raises:
             RequestError: a prompt or parameter is wrong; nothing was computed.
         """
         is_single = isinstance(prompts, str | Mapping)
         prompt_list: list[Any] = [prompts] if is_single else list(prompts)
-        params_list = self._spread_params(sampling_params, len(prompt_list))
+        if sampling_params is None:
+            sampling_params = self.get_default_sampling_params()
+        if service_params is None:
+            service_params = DEFAULT_SERVICE
+        params_list = _spread("sampling_params", sampling_params, SamplingParams, len(prompt_list))
+        service_list = _spread("service_params", service_params, ServiceParams, len(prompt_list))
         requests = [
-            (self._check(prompt, params), params)
-            for prompt, params in zip(prompt_list, params_list, strict=True)
+            (self._check(prompt, params, service), params, service)
+            for prompt, params, service in zip(prompt_list, params_list, service_list, strict=True)
         ]
         outputs: dict[int, RequestOutput] = {}
         with ExitStack() as stack:
@@ -183,6 +205,7 @@ class LLM:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         chat_template_kwargs: dict[str, Any] | None = None,
+        service_params: ServiceParams | Sequence[ServiceParams] | None = None,
     ) -> list[RequestOutput]:
         """Answer a conversation, or each of several: `[{"role": "user", "content": "..."}, ...]`.
 
@@ -190,6 +213,7 @@ class LLM:
             add_generation_prompt: begin the assistant's turn.
             continue_final_message: go on with the last message instead; then without the former.
             chat_template_kwargs: further variables for the model's chat template.
+            service_params: as for `generate`.
 
         Returns, Raises: as `generate`; also RequestError where the model has no chat template.
         """
@@ -206,20 +230,26 @@ class LLM:
             )
             for conversation in conversations
         ]
-        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
+        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm, service_params=service_params)
 
     def stream(
-        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        service_params: ServiceParams = DEFAULT_SERVICE,
     ) -> Generator[RequestOutput]:
         """Continue one prompt, piece by piece: each output holds what was gained since the last one.
 
         Closing the iterator aborts the request. Several streams may be read in turn.
 
         Raises:
-            RequestError: the prompt or a parameter is wrong; at the first piece.
+            RequestError: the prompt or a parameter is wrong, or what is returned is known only at the end
+                (`best_of` above `n`, beam search); at the first piece.
         """
         params = self.get_default_sampling_params() if sampling_params is None else sampling_params
-        request_id = self._live.submit(self._encode(prompt), params)
+        check_streamable(params)
+        request_id = self._live.submit(self._encode(prompt), params, service_params)
         try:
             is_finished = False
             while not is_finished:
@@ -233,7 +263,7 @@ class LLM:
 
     def generate_each(
         self,
-        requests: Iterable[tuple[Prompt, SamplingParams]],
+        requests: Iterable[GenerationRequest],
         *,
         progress: RequestProgress | None = None,
     ) -> Iterator[tuple[int, RequestOutput | RequestError]]:
@@ -242,30 +272,7 @@ class LLM:
         `requests` is read only as far as there is room in the steps, so that it may be endless. What is
         wrong with a request comes instead of its output, and the others go on.
         """
-        outputs: dict[str, tuple[int, RequestOutput]] = {}
-        unread = enumerate(requests)
-        has_more = True
-        try:
-            while has_more or outputs:
-                # One waiting sequence for each running one: the next step is full whatever ends in this one.
-                while has_more and self._engine.num_waiting < self._max_num_seqs:
-                    index, request = next(unread, (0, None))
-                    if request is None:
-                        has_more = False
-                        break
-                    try:
-                        output = self._start(*request)
-                    except RequestError as error:
-                        yield index, error
-                    else:
-                        outputs[output.request_id] = (index, output)
-                if outputs:
-                    self._live.step()
-                for index, output in self._collect(outputs, progress):
-                    yield index, output
-        finally:
-            for request_id in outputs:
-                self._live.abandon(request_id)
+        return self._live.run_each(requests, max_waiting=self._max_num_seqs, progress=progress)
 
     def render_chat(
         self,
@@ -297,6 +304,39 @@ class LLM:
         token_ids = self._text.tokenizer.encode(text, add_special_tokens=False)
         return {"prompt": text, "prompt_token_ids": token_ids}
 
+    # -- the prefix cache
+
+    def pin_prefix(
+        self, prompt: Prompt, *, ttl_seconds: float = DEFAULT_TTL_SECONDS, cache_salt: str = ""
+    ) -> PrefixPin:
+        """Keep a prompt's KV in whole blocks, computed first as far as it is not there, for `ttl_seconds`.
+
+        Raises:
+            RequestError: the prompt or the time is wrong, the prompt is shorter than a block, or prefixes
+                are not cached.
+        """
+        check_seconds("ttl_seconds", ttl_seconds)
+        service = ServiceParams(cache_salt=cache_salt)
+        if not self._caches_prefixes:
+            raise RequestError("nothing can be pinned: this model was loaded with prefix_caching=False")
+        return self._live.pin_prefix(self._encode(prompt), ttl_seconds, service)
+
+    def unpin_prefix(self, pin_id: int) -> None:
+        """Give up a pin; its KV stays for as long as nobody needs the room.
+
+        Raises:
+            RequestError: there is no such pin, or it has expired.
+        """
+        self._engine.cache.unpin(pin_id)
+
+    def cached_prefixes(self) -> CacheListing:
+        """What is cached and pinned."""
+        return self._engine.cache.list()
+
+    def drop_prefix_cache(self) -> int:
+        """Forget all cached prefixes and pins; how many KV blocks were known. What runs is not disturbed."""
+        return self._engine.cache.drop()
+
     # -- asking about the model
 
     @property
@@ -308,8 +348,15 @@ class LLM:
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's makers recommend, over Octavo's defaults."""
-        recommended: dict[str, Any] = self._text.description.default_sampling
-        return SamplingParams(**recommended)
+        return self.make_sampling_params({})
+
+    def make_sampling_params(self, wanted: Mapping[str, Any]) -> SamplingParams:
+        """These fields over what the model's makers recommend, as far as that goes with them.
+
+        Raises:
+            RequestError: a value is wrong.
+        """
+        return SamplingParams(**over_model_defaults(wanted, self._text.description.default_sampling))
 
     def close(self) -> None:
         """Abort what is alive and free the model's memory. Idempotent."""
@@ -328,67 +375,30 @@ class LLM:
 
     # -- from prompts to the engine
 
-    def _spread_params(
-        self, sampling_params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int
-    ) -> list[SamplingParams]:
-        if sampling_params is None:
-            sampling_params = self.get_default_sampling_params()
-        if isinstance(sampling_params, SamplingParams):
-            return [sampling_params] * num_prompts
-        if len(sampling_params) != num_prompts:
-            raise RequestError(
-                f"{len(sampling_params)} sampling_params for {num_prompts} prompts; give one or as many",
-                param="sampling_params",
-            )
-        return list(sampling_params)
-
-    def _check(self, prompt: Prompt, params: SamplingParams) -> TokensPrompt:
+    def _check(self, prompt: Prompt, params: SamplingParams, service: ServiceParams) -> TokensPrompt:
         """Encode a prompt, and find out now whether the engine would refuse it."""
         encoded = self._encode(prompt)
         bad_words = bad_words_token_ids(self._text.tokenizer, params.bad_words)
+        service.refuse_without_effect(self._policy)
         self._engine.limits.check(encoded.token_ids, params, bad_words)
-        checked: TokensPrompt = {"prompt_token_ids": encoded.token_ids}
-        if encoded.text is not None:
-            checked["prompt"] = encoded.text
-        return checked
+        return encoded.as_prompt()
 
     def _encode(self, prompt: Prompt) -> EncodedPrompt:
-        fields: Mapping[str, object] = {"prompt": prompt} if isinstance(prompt, str) else prompt
-        if not isinstance(fields, Mapping) or not {"prompt", "prompt_token_ids"} >= set(fields) or not fields:
-            raise RequestError(
-                'a prompt must be text, {"prompt": text} or {"prompt_token_ids": [...]}', param="prompt"
-            )
-        text, token_ids = fields.get("prompt"), fields.get("prompt_token_ids")
-        if text is not None and not isinstance(text, str):
-            raise RequestError(f"prompt must be text, not {type(text).__name__}", param="prompt")
-        if token_ids is None:
-            return EncodedPrompt(text, self._text.tokenizer.encode(text or ""))
-        if isinstance(token_ids, str | bytes) or not isinstance(token_ids, Sequence):
-            raise RequestError("prompt_token_ids must be a list of token ids", param="prompt_token_ids")
-        return EncodedPrompt(text, list(token_ids))
+        return encode_prompt(prompt, self._text.tokenizer)
 
-    def _start(self, prompt: Prompt, params: SamplingParams) -> RequestOutput:
-        """Submit a request; the output that is to be filled."""
-        encoded = self._encode(prompt)
-        request_id = self._live.submit(encoded, params)
-        outputs = [CompletionOutput(index) for index in range(params.n)]
-        return RequestOutput(request_id, encoded.text, encoded.token_ids, None, outputs, finished=False)
 
-    # -- from the engine to outputs
+_Params = TypeVar("_Params")
 
-    def _collect(
-        self, outputs: dict[str, tuple[int, RequestOutput]], progress: RequestProgress | None
-    ) -> list[tuple[int, RequestOutput]]:
-        """Add to these outputs what has come of them; those that are now finished."""
-        finished = []
-        for request_id, (index, output) in list(outputs.items()):
-            for gained in self._live.take_ready(request_id):
-                output.add(gained)
-                if progress is not None:
-                    progress.add_tokens(sum(len(piece.token_ids) for piece in gained.outputs))
-            if output.finished:
-                finished.append((index, output))
-                del outputs[request_id]
-                if progress is not None:
-                    progress.finish_request()
-        return finished
+
+def _spread(
+    name: str, given: _Params | Sequence[_Params], params_type: type[_Params], num_prompts: int
+) -> list[_Params]:
+    """One for each prompt of what was given once or as often."""
+    if isinstance(given, params_type):
+        return [given] * num_prompts
+    params_list: list[_Params] = list(given)  # type: ignore[arg-type]  # as it is no `_Params`
+    if len(params_list) != num_prompts:
+        raise RequestError(
+            f"{len(params_list)} {name} for {num_prompts} prompts; give one or as many", param=name
+        )
+    return params_list

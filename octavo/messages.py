@@ -73,12 +73,14 @@ class CacheAnswer(msgspec.Struct, tag="cache_answer"):
     """The answer to one of the questions about the cache; exactly one of `found` and `error` is set.
 
     `found` has builtin types only: the fields of `PrefixPin`, `CacheListing`, `BlockMap` (see
-    control/cache) by name.
+    control/cache) by name; `num_blocks` of DropPrefixes; nothing of UnpinPrefix. `is_fault`: the error is
+    not what was asked but the engine's own.
     """
 
     query_id: int
     found: dict[str, Any] | None = None
     error: str | None = None
+    is_fault: bool = False
 
 
 class AbortRequest(msgspec.Struct, tag="abort"):

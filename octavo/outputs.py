@@ -39,9 +39,10 @@ class CompletionOutput:
         token_ids: its tokens; with a stop string, up to and with the token that completed it.
         cumulative_logprob: sum over `token_ids`; None unless `logprobs` were asked for.
         logprobs: one entry per token: the token itself and the likeliest ones; None unless asked for.
-        finish_reason: "stop", "length", "abort" or "error"; None while it is being generated.
+        finish_reason: "stop", "length", "abort", "error", "deadline" or "queue_timeout"; None while it is
+            being generated.
         stop_reason: the stop string or stop token id that ended it; None for EOS and for lengths.
-        error: one line, where `finish_reason` is "error".
+        error: one line, where `finish_reason` is one of the last three.
     """
 
     index: int
@@ -79,9 +80,13 @@ class RequestOutput:
         prompt: the prompt's text; None where token ids were given.
         prompt_token_ids: the tokens that were computed.
         prompt_logprobs: one entry per prompt token, None for the first; None unless asked for.
-        outputs: the continuations, by index. In a stream: only those that gained something.
+        outputs: the continuations, by index: in the order of their seeds, or, where `best_of` or beam
+            search chose them, best first. In a stream: only those that gained something.
         finished: whether all continuations have ended.
         num_cached_tokens: prompt tokens whose KV was reused rather than computed.
+        num_generated_tokens: tokens generated for the request, with `best_of` also those not returned.
+        kv_sharing: of a request of several sequences, KV blocks saved by sharing over those needed without
+            it, mean of its steps; None for others.
     """
 
     request_id: str
@@ -91,11 +96,16 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    kv_sharing: float | None = None
 
     def add(self, gained: RequestOutput) -> None:
         """Append what a stream brought. Needs all of the continuations in `outputs`."""
         self.finished = self.finished or gained.finished
         self.num_cached_tokens = max(self.num_cached_tokens, gained.num_cached_tokens)
+        self.num_generated_tokens += gained.num_generated_tokens
+        if gained.kv_sharing is not None:
+            self.kv_sharing = gained.kv_sharing
         if self.prompt_logprobs is None:
             self.prompt_logprobs = gained.prompt_logprobs
         for piece in gained.outputs:

@@ -46,17 +46,31 @@ class ServiceParams:
                     f"{name} must be a string of at most {MAX_KEY_CHARS} characters", param=name
                 )
         for name in ("deadline_seconds", "queue_timeout_seconds"):
-            seconds = getattr(self, name)
-            if seconds is None:
-                continue
-            if (
-                isinstance(seconds, bool)
-                or not isinstance(seconds, int | float)
-                or not math.isfinite(seconds)
-            ):
-                raise RequestError(f"{name} must be a finite number, not {seconds!r}", param=name)
-            if not 0 < seconds <= MAX_SECONDS:
-                raise RequestError(f"{name} must be above 0 and at most a year, not {seconds:g}", param=name)
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name))
+
+    def refuse_without_effect(self, policy: str) -> None:
+        """Raises RequestError: a field has a value that this scheduling policy would ignore; names it."""
+        if self.priority != 0 and policy != "priority":
+            raise RequestError(
+                f"priority has no effect under the scheduling policy {policy!r}; leave it out, or run with "
+                "the policy 'priority'",
+                param="priority",
+            )
+        if self.fairness_key and policy != "fair":
+            raise RequestError(
+                f"fairness_key has no effect under the scheduling policy {policy!r}; leave it out, or run "
+                "with the policy 'fair'",
+                param="fairness_key",
+            )
+
+
+def check_seconds(name: str, seconds: object) -> None:
+    """Raises RequestError: no time span above 0 and of at most a year; `param` is `name`."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        raise RequestError(f"{name} must be a finite number, not {seconds!r}", param=name)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise RequestError(f"{name} must be above 0 and at most a year, not {seconds:g}", param=name)
 
 
 DEFAULT_SERVICE = ServiceParams()

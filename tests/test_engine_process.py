@@ -9,19 +9,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from octavo.config import CacheConfig, ComputeConfig, EngineConfig, ModelConfig
-from octavo.engine_process import StepClock
+from octavo.engine_process import EngineLoop, StepClock
 from octavo.messages import (
     AbortRequest,
+    CacheAnswer,
+    DropPrefixes,
     EngineFailed,
     EngineIdle,
     EngineReady,
     FrameDecoder,
+    ListPrefixes,
+    MapBlocks,
+    PinPrefix,
     RequestRefused,
     StartEngine,
     StepFinished,
@@ -29,10 +35,12 @@ from octavo.messages import (
     StopEngine,
     SubmitRequest,
     ToFront,
+    UnpinPrefix,
     encode_frame,
 )
 from octavo.request import FinishReason
 from octavo.sampling_params import SamplingParams
+from octavo.service_params import ServiceParams
 
 CONFIG = EngineConfig(compute=ComputeConfig(num_threads=1), cache=CacheConfig(kv_cache_memory=64 * 2**20))
 GREEDY = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
@@ -136,6 +144,72 @@ def test_an_abort_frees_the_blocks_within_two_steps(engine: EngineUnderTest) -> 
     # One step may have been under way; the next one after it must hold nothing.
     assert sum(each.stats.blocks_used > 0 for each in steps) <= 2
     assert messages[-1].stats.blocks_used == 0
+
+
+def ask(engine: EngineUnderTest, question: Any) -> CacheAnswer:
+    engine.send(question)
+    (answer,) = [each for each in engine.receive_until_idle() if isinstance(each, CacheAnswer)]
+    assert answer.query_id == question.query_id
+    return answer
+
+
+def test_questions_about_the_cache_are_answered_in_plain_types(engine: EngineUnderTest) -> None:
+    prompt = list(range(600, 640))
+    engine.send(SubmitRequest("d", prompt, GREEDY, service=ServiceParams(cache_salt="s")))
+    engine.receive_until_idle()
+    pin = ask(engine, PinPrefix(1, prompt, 60.0, "s")).found
+    assert pin is not None
+    assert pin["num_tokens"] > 0
+    assert pin["expires_in_seconds"] == pytest.approx(60.0, abs=5.0)
+    listing = ask(engine, ListPrefixes(2)).found
+    assert listing is not None
+    assert [each["pin_id"] for each in listing["pins"]] == [pin["pin_id"]]
+    (ours,) = [each for each in listing["prefixes"] if each["cache_salt"] == "s"]
+    assert ours["token_ids"][: pin["num_tokens"]] == prompt[: pin["num_tokens"]]
+    assert ask(engine, UnpinPrefix(3, pin["pin_id"])).found == {}
+    block_map = ask(engine, MapBlocks(4)).found
+    assert block_map is not None
+    assert block_map["block_size"] == 16
+    dropped = ask(engine, DropPrefixes(5)).found
+    assert dropped is not None
+    assert dropped["num_blocks"] > 0
+    assert ask(engine, DropPrefixes(6)).found == {"num_blocks": 0}
+
+
+def test_a_wrong_question_disturbs_nobody(engine: EngineUnderTest) -> None:
+    assert "77" in (ask(engine, UnpinPrefix(7, 77)).error or "")
+    nothing_cached = ask(engine, PinPrefix(8, [1, 2, 3], 60.0))
+    assert nothing_cached.error
+    assert not nothing_cached.is_fault
+    engine.send(SubmitRequest("e", [504], GREEDY))
+    assert any(isinstance(each, StepFinished) for each in engine.receive_until_idle())
+
+
+def test_a_fault_of_a_question_is_its_answer() -> None:
+    def lose() -> None:
+        raise KeyError("lost")
+
+    broken = SimpleNamespace(list=lose)
+    engine = SimpleNamespace(has_work=False, num_running=0, num_waiting=0, last_step=None, cache=broken)
+    sent: list[Any] = []
+    facts = SimpleNamespace(weight_bytes=1, num_blocks=4)
+    messages = iter([[ListPrefixes(1)], [StopEngine()]])
+    link = SimpleNamespace(send=sent.append, receive=lambda wait: next(messages))
+    EngineLoop(SimpleNamespace(engine=engine, facts=facts), link, max_num_batched_tokens=1).run()
+    assert isinstance(sent[0], CacheAnswer)
+    assert sent[0].is_fault
+    assert "KeyError" in sent[0].error
+    assert isinstance(sent[1], EngineIdle)
+
+
+def test_a_deadline_travels_to_the_engine_and_back(engine: EngineUnderTest) -> None:
+    params = SamplingParams(max_tokens=1200, ignore_eos=True)
+    service = ServiceParams(deadline_seconds=0.1)
+    engine.send(SubmitRequest("f", [504], params, service=service))
+    steps = [each for each in engine.receive_until_idle() if isinstance(each, StepFinished)]
+    last = steps[-1].deltas[-1]
+    assert last.finish_reason is FinishReason.DEADLINE
+    assert last.error
 
 
 def test_idle_it_uses_no_cpu_and_ignores_the_terminals_signals(engine: EngineUnderTest) -> None:

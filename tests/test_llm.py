@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from octavo import LLM, RequestOutput, SamplingParams
+from octavo import LLM, RequestOutput, SamplingParams, ServiceParams
 from octavo.errors import ConfigError, ContextLengthError, EngineUnavailableError, RequestError
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=8)
@@ -129,6 +129,115 @@ def test_n_continuations_use_seeds_that_follow_each_other(llm):
     assert len({output.text for output in several.outputs}) > 1
 
 
+def test_best_of_returns_the_likeliest(llm):
+    (five,) = llm.generate(STORY, SamplingParams(n=5, seed=11, max_tokens=6, logprobs=0))
+    (best,) = llm.generate(STORY, SamplingParams(n=2, best_of=5, seed=11, max_tokens=6))
+    expected = sorted(
+        five.outputs, key=lambda output: output.cumulative_logprob / len(output.token_ids), reverse=True
+    )
+    assert [output.token_ids for output in best.outputs] == [one.token_ids for one in expected[:2]]
+    assert [output.index for output in best.outputs] == [0, 1]
+    assert all(output.logprobs is None and output.finished() for output in best.outputs)
+    assert best.num_generated_tokens == five.num_generated_tokens
+    assert five.kv_sharing is not None
+    assert 0 <= five.kv_sharing < 1
+
+
+def test_beams(llm):
+    params = SamplingParams(n=2, best_of=4, use_beam_search=True, max_tokens=6)
+    (output,) = llm.generate(STORY, params)
+    assert [one.index for one in output.outputs] == [0, 1]
+    assert all(one.text and one.finished() for one in output.outputs)
+    (chat,) = llm.chat([{"role": "user", "content": "Hello"}], params)
+    assert all(one.text for one in chat.outputs)
+
+
+def test_every_choice_of_a_beam_search_ends_where_fewer_are_possible_than_were_asked_for(llm):
+    params = SamplingParams(n=3, use_beam_search=True, max_tokens=2, allowed_token_ids=[100], ignore_eos=True)
+    (output,) = llm.generate(STORY, params)
+    assert [one.token_ids for one in output.outputs] == [[100, 100]] * 3
+
+
+def test_a_beam_ends_before_its_stop_string(llm):
+    params = SamplingParams(n=2, use_beam_search=True, max_tokens=12, stop=[","])
+    (output,) = llm.generate(STORY, params)
+    stopped = [one for one in output.outputs if one.stop_reason == ","]
+    assert stopped
+    for one in stopped:
+        assert one.finish_reason == "stop"
+        assert "," not in one.text
+        assert "," in llm.get_tokenizer().decode(one.token_ids)
+
+
+def test_what_is_known_only_at_the_end_is_not_streamed(llm):
+    for params in (SamplingParams(best_of=2), SamplingParams(use_beam_search=True)):
+        with pytest.raises(RequestError, match="cannot be streamed"):
+            next(llm.stream(STORY, params))
+
+
+def test_the_models_defaults_go_under_what_is_wanted(llm, monkeypatch):
+    monkeypatch.setitem(llm._text.description.default_sampling, "temperature", 0.6)
+    assert llm.get_default_sampling_params().temperature == 0.6
+    assert llm.make_sampling_params({"temperature": 0.1, "n": 2}) == SamplingParams(temperature=0.1, n=2)
+    assert llm.make_sampling_params({"use_beam_search": True}).temperature == 1.0
+
+
+def test_a_deadline_ends_a_request_and_leaves_the_others_alone(llm):
+    long = SamplingParams(temperature=0.0, max_tokens=1000, ignore_eos=True)
+    late, good = llm.generate(
+        [STORY, STORY], [long, GREEDY], service_params=[ServiceParams(deadline_seconds=0.2), ServiceParams()]
+    )
+    assert late.outputs[0].finish_reason == "deadline"
+    assert late.outputs[0].error
+    assert good.outputs[0].finish_reason == "length"
+
+
+def test_service_params_are_checked_before_anything_is_computed(llm):
+    with pytest.raises(RequestError, match="priority has no effect"):
+        llm.generate(STORY, GREEDY, service_params=ServiceParams(priority=1))
+    with pytest.raises(RequestError, match="2 service_params for 1 prompts"):
+        llm.generate([STORY], GREEDY, service_params=[ServiceParams()] * 2)
+    with LLM(kv_cache_memory="8MB", num_threads=1, policy="priority") as urgent:
+        (output,) = urgent.generate(STORY, GREEDY, service_params=ServiceParams(priority=1))
+        assert output.finished
+
+
+def test_a_prefix_is_pinned_listed_and_dropped(llm):
+    prompt = "The quick brown fox jumps over the lazy dog, and the dog does not mind." * 2
+    num_tokens = len(llm.get_tokenizer().encode(prompt))
+    pin = llm.pin_prefix(prompt, ttl_seconds=60, cache_salt="s")
+    assert 0 < pin.num_tokens <= num_tokens
+    listing = llm.cached_prefixes()
+    assert [one.pin_id for one in listing.pins] == [pin.pin_id]
+    assert any(prefix.cache_salt == "s" for prefix in listing.prefixes)
+    salted = ServiceParams(cache_salt="s")
+    (hit,) = llm.generate(prompt + " Never", GREEDY, service_params=salted)
+    (miss,) = llm.generate(prompt + " Never", GREEDY, service_params=ServiceParams(cache_salt="t"))
+    assert hit.num_cached_tokens >= pin.num_tokens
+    assert miss.num_cached_tokens == 0
+    assert hit.outputs[0].token_ids == miss.outputs[0].token_ids
+    again = llm.pin_prefix(prompt, cache_salt="s")
+    llm.unpin_prefix(pin.pin_id)
+    assert [one.pin_id for one in llm.cached_prefixes().pins] == [again.pin_id]
+    with pytest.raises(RequestError):
+        llm.unpin_prefix(pin.pin_id)
+    assert llm.drop_prefix_cache() > 0
+    assert llm.cached_prefixes().prefixes == []
+
+
+def test_what_cannot_be_pinned(llm):
+    with pytest.raises(RequestError, match="ttl_seconds"):
+        llm.pin_prefix(STORY, ttl_seconds=0)
+    with pytest.raises(RequestError, match="whole blocks of 16"):
+        llm.pin_prefix(STORY)
+    with LLM(kv_cache_memory="8MB", num_threads=1, prefix_caching=False) as forgetful:
+        with pytest.raises(RequestError, match="prefix_caching=False"):
+            forgetful.pin_prefix(STORY)
+        for _ in range(2):
+            (output,) = forgetful.generate(STORY, GREEDY)
+            assert output.num_cached_tokens == 0
+
+
 def test_a_stream_brings_what_generate_returns(llm):
     params = SamplingParams(temperature=0.0, max_tokens=12)
     pieces = list(llm.stream(STORY, params))
@@ -233,6 +342,10 @@ def test_wrong_settings():
         LLM(block_size=0)
     with pytest.raises(ConfigError, match="'much'"):
         LLM(kv_cache_memory="much")
+    with pytest.raises(ConfigError, match="--policy"):
+        LLM(policy="lottery")
+    with pytest.raises(ConfigError, match="--fair-weights"):
+        LLM(fair_weights={"alice": 2.0})
 
 
 def test_a_closed_llm_says_so():

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -19,17 +19,20 @@ from octavo.cli.terminal import load_llm
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError, OctavoError, RequestError
 from octavo.progress import RequestProgress
-from octavo.sampling_params import SamplingParams
+from octavo.sampling_params import FLAGS, SamplingParams
+from octavo.service_params import ServiceParams
 
 if TYPE_CHECKING:
-    from octavo.llm import LLM, Prompt
+    from octavo.live_requests import GenerationRequest
+    from octavo.llm import LLM
     from octavo.outputs import RequestOutput
+    from octavo.prompts import Prompt
 
 MAX_LINE_BYTES = 16 * 2**20
 _PROMPT_FIELDS = ("prompt", "prompt_token_ids", "messages")
 _ID_FIELDS = ("id", "custom_id")
 _SAMPLING_FIELDS = frozenset(field.name for field in fields(SamplingParams))
-_SWITCHES = frozenset(field.name for field in fields(SamplingParams) if isinstance(field.default, bool))
+_SERVICE_FIELDS = frozenset(field.name for field in fields(ServiceParams))
 _NUM_LINES_TOLD = 10
 
 
@@ -49,7 +52,7 @@ class _Batch:
     llm: LLM
     source: IO[bytes]
     target: IO[str]
-    params: SamplingParams
+    defaults: dict[str, Any]
     progress: RequestProgress
     lines: dict[int, _Line] = field(default_factory=dict)
     num_read: int = 0
@@ -63,7 +66,7 @@ class _Batch:
             else:
                 self._write_output(line, output)
 
-    def _read_requests(self) -> Iterator[tuple[Prompt, SamplingParams]]:
+    def _read_requests(self) -> Iterator[GenerationRequest]:
         """The good lines' requests, in order. Bad lines are answered on the way."""
         number = 0
         while raw := self.source.readline(MAX_LINE_BYTES + 1):
@@ -89,8 +92,12 @@ class _Batch:
         while raw and not raw.endswith(b"\n"):
             raw = self.source.readline(MAX_LINE_BYTES)
 
-    def _read_request(self, given: dict[str, Any]) -> tuple[Prompt, SamplingParams]:
-        sampling = {name: given.pop(name) for name in list(given) if name in _SAMPLING_FIELDS}
+    def _read_request(self, given: dict[str, Any]) -> GenerationRequest:
+        params = self.llm.make_sampling_params(self.defaults | _read_sampling(given))
+        service = _read_service(given)
+        return self._read_prompt(given), params, service
+
+    def _read_prompt(self, given: dict[str, Any]) -> Prompt:
         names = [name for name in _PROMPT_FIELDS if name in given]
         if len(names) != 1:
             what = "has no prompt" if not names else f"has {' and '.join(names)}"
@@ -98,15 +105,14 @@ class _Batch:
         unknown = sorted(set(given) - set(names))
         if unknown:
             raise RequestError(f"unknown field {unknown[0]!r}", param=unknown[0])
-        params = _override(self.params, sampling)
         value = given[names[0]]
         if names[0] == "prompt_token_ids":
-            return {"prompt_token_ids": value}, params
+            return {"prompt_token_ids": value}
         if names[0] == "messages":
             if not isinstance(value, list) or not value:
                 raise RequestError("messages must be a list of at least one message", param="messages")
-            return self.llm.render_chat(value), params
-        return {"prompt": value}, params
+            return self.llm.render_chat(value)
+        return {"prompt": value}
 
     def _write_output(self, line: _Line, output: RequestOutput) -> None:
         errors = [piece.error for piece in output.outputs if piece.error is not None]
@@ -129,8 +135,12 @@ class _Batch:
             ]
         answer["usage"] = {
             "prompt_tokens": len(output.prompt_token_ids),
-            "completion_tokens": sum(len(piece.token_ids) for piece in output.outputs),
+            "completion_tokens": output.num_generated_tokens,
         }
+        if output.num_cached_tokens:
+            answer["usage"]["cached_tokens"] = output.num_cached_tokens
+        if output.kv_sharing is not None:
+            answer["usage"]["kv_sharing"] = round(output.kv_sharing, 4)
         self._write(line, answer)
 
     def _write_error(self, line: _Line, error: OctavoError) -> None:
@@ -166,9 +176,9 @@ def run_batch(
         _check_target(source_name, target_name)
         llm = stack.enter_context(load_llm(config))
         target = _open_target(target_name, stack)
-        params = replace(llm.get_default_sampling_params(), **defaults)
+        llm.make_sampling_params(defaults)  # a wrong value is told once, and not for each line
         progress = stack.enter_context(RequestProgress(_count_lines(source_name), hidden=target.isatty()))
-        batch = _Batch(llm, source, target, params, progress)
+        batch = _Batch(llm, source, target, defaults, progress)
         batch.run()
     failed = sorted(batch.failed_line_numbers)
     if failed:
@@ -242,22 +252,33 @@ def _read_id(number: int, given: dict[str, Any]) -> _Line:
     return _Line(number)
 
 
-def _override(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
-    """A line's own sampling fields over the batch's; null means the batch's.
+def _take(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """Take these fields out of a line; null means that it does not have them."""
+    taken = {name: given.pop(name) for name in list(given) if name in names}
+    return {name: value for name, value in taken.items() if value is not None}
+
+
+def _read_service(line: dict[str, Any]) -> ServiceParams:
+    """Take how a line is to be served. Raises RequestError: a value is wrong."""
+    return ServiceParams(**_take(line, _SERVICE_FIELDS))
+
+
+def _read_sampling(line: dict[str, Any]) -> dict[str, Any]:
+    """Take a line's own sampling fields, which go before the batch's.
 
     Raises:
-        RequestError: a value is wrong.
+        RequestError: a value is of the wrong kind.
     """
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _take(line, _SAMPLING_FIELDS)
     for name in ("stop", "stop_token_ids", "allowed_token_ids", "bad_words"):
         if name in given and not isinstance(given[name], list if name != "stop" else list | str):
             raise RequestError(f"{name} must be a list", param=name)
-    for name in _SWITCHES & set(given):
+    for name in set(FLAGS) & set(given):
         if not isinstance(given[name], bool):
             raise RequestError(f"{name} must be true or false", param=name)
     if "logit_bias" in given:
         given["logit_bias"] = _read_bias(given["logit_bias"])
-    return replace(params, **given)
+    return given
 
 
 def _read_bias(value: Any) -> dict[int, float]:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from octavo.bench.throughput import ThroughputReport
 
 # Greedy requests, all at once and without text: these would change nothing.
-_NO_EFFECT = ("model", "seed", "chat_template", "max_queued_requests")
+_NO_EFFECT = (
+    *("model", "seed", "chat_template", "policy", "fair_weights"),
+    *("max_queued_requests", "max_queued_tokens", "queue_timeout"),
+)
 
 
 def add_command(commands: Any) -> None:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Generator
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from octavo.cli.chat_client import ServerChat
@@ -22,7 +21,12 @@ if TYPE_CHECKING:
 
 # An answer may go on to the end of the context, as over the API; Ctrl-C stops it.
 _DEFAULTS = {"max_tokens": None}
-_NO_EFFECT_IN_CHAT = ("n",)
+_NOT_IN_CHAT = ("n", "best_of", "use_beam_search", "length_penalty", "early_stopping")
+# One request runs at a time, and nobody is refused.
+_NO_EFFECT = (
+    *("model", "seed", "max_num_seqs", "swap_space", "policy", "fair_weights", "target_itl_ms"),
+    *("max_queued_requests", "max_queued_tokens", "queue_timeout"),
+)
 _HELP = """\
 /system TEXT   set the system prompt and begin anew
 /clear         forget the conversation
@@ -54,7 +58,7 @@ class LocalChat:
 
     def __init__(self, config: EngineConfig, wanted: dict[str, Any]) -> None:
         self._llm: LLM = load_llm(config)
-        self._params = replace(self._llm.get_default_sampling_params(), **wanted)
+        self._params = self._llm.make_sampling_params(wanted)
         if not self._llm.has_chat_template:
             self.close()
             raise RequestError(
@@ -178,8 +182,8 @@ def add_command(commands: Any) -> None:
         "--url", metavar="URL", help="talk to this running server, e.g. http://127.0.0.1:8000"
     )
     parser.add_argument("--system", metavar="TEXT", help="system prompt; default: the chat template's own")
-    add_engine_flags(parser, without=("model", "seed", "max_queued_requests", "max_num_seqs"))
-    add_sampling_flags(parser, defaults=_DEFAULTS, without=_NO_EFFECT_IN_CHAT)
+    add_engine_flags(parser, without=_NO_EFFECT)
+    add_sampling_flags(parser, defaults=_DEFAULTS, without=_NOT_IN_CHAT)
     parser.set_defaults(run=run, parser=parser)
 
 

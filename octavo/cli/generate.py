@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octavo.cli.config_flags import add_engine_flags, read_engine_config
+from octavo.cli.prompt_text import add_prompt_arguments, read_prompt
 from octavo.cli.sampling_flags import add_sampling_flags, sampling_given
 from octavo.cli.terminal import load_llm, say_dim, write_text
 from octavo.errors import ConfigError, RequestFailedError
@@ -20,10 +18,13 @@ if TYPE_CHECKING:
 
 # SamplingParams' own 16, which clients of the API expect, would cut most sentences.
 _DEFAULTS = {"max_tokens": 256}
+# One seed flag is enough: the request's own. Nobody is refused for a full queue offline.
+_NO_EFFECT = ("seed", "max_queued_requests", "max_queued_tokens", "queue_timeout")
 _BATCH_HELP = """\
 Offline batches (--jsonl): each line of IN is a JSON object with one of
   "prompt": text    "prompt_token_ids": [ids]    "messages": [{"role": ..., "content": ...}]
-and, if wanted, an "id" (or "custom_id") and any field of SamplingParams, which goes before the flags.
+and, if wanted, an "id" (or "custom_id"), any field of SamplingParams, which goes before the flags, and
+any of "priority", "fairness_key", "cache_salt", "deadline_seconds" and "queue_timeout_seconds".
 Each line of OUT is {"line": its number in IN, "id": ..., "outputs": [...], "usage": {...}}, or has an
 "error" instead of outputs. Lines are written as they finish; "line" restores the order.
 """
@@ -39,12 +40,10 @@ def add_command(commands: Any) -> None:
         epilog=_BATCH_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to continue; default: stdin")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="file with the text to continue")
+    add_prompt_arguments(parser)
     parser.add_argument("--jsonl", metavar="IN", help="file of prompts, one JSON object a line; - is stdin")
     parser.add_argument("--output", metavar="OUT", help="where --jsonl writes; default: stdout")
-    # One seed flag is enough: the request's own.
-    add_engine_flags(parser, without=("seed", "max_queued_requests"))
+    add_engine_flags(parser, without=_NO_EFFECT)
     add_sampling_flags(parser, defaults=_DEFAULTS)
     parser.set_defaults(run=run, parser=parser)
 
@@ -59,10 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_batch(arguments, config, wanted)
     if arguments.output is not None:
         raise ConfigError("--output has an effect only with --jsonl; a single answer goes to stdout")
-    prompt = _read_prompt(arguments.prompt, arguments.file)
+    prompt = read_prompt(arguments.prompt, arguments.file)
     with load_llm(config) as llm:
-        params = replace(llm.get_default_sampling_params(), **wanted)
-        _print_stream(llm, prompt, params) if params.n == 1 else _print_all(llm, prompt, params)
+        params = llm.make_sampling_params(wanted)
+        # What is chosen at the end is not known before; several would mix on the screen.
+        if params.num_sequences == 1:
+            _print_stream(llm, prompt, params)
+        else:
+            _print_all(llm, prompt, params)
     return 0
 
 
@@ -72,23 +75,6 @@ def _run_batch(arguments: argparse.Namespace, config: Any, wanted: dict[str, Any
     if arguments.prompt is not None or arguments.file is not None:
         raise ConfigError("--jsonl brings its own prompts; leave out PROMPT and --file")
     return run_batch(config, arguments.jsonl, arguments.output, defaults=wanted)
-
-
-def _read_prompt(prompt: str | None, file: Path | None) -> str:
-    if prompt is not None and file is not None:
-        raise ConfigError("give PROMPT or --file, not both")
-    if prompt is not None:
-        return prompt
-    name = "stdin" if file is None else str(file)
-    if file is None and sys.stdin.isatty():
-        raise ConfigError("no prompt: give it as an argument, with --file, or on stdin")
-    try:
-        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        return data.decode()
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: byte {error.start} is no UTF-8 text") from None
 
 
 def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> None:
@@ -109,9 +95,11 @@ def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> None:
 
 
 def _print_all(llm: LLM, prompt: str, params: SamplingParams) -> None:
-    """Several continuations: one after another, for they would mix on the screen."""
+    """Whole continuations, one after another."""
     (request_output,) = llm.generate(prompt, params)
     for output in request_output.outputs:
         if output.error is not None:
             raise RequestFailedError(output.error)
-        write_text(f"--- {output.index + 1} of {params.n} ---\n{output.text}\n")
+        if params.n > 1:
+            write_text(f"--- {output.index + 1} of {params.n} ---\n")
+        write_text(output.text + "\n")

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from octavo.cli import bench, chat, doctor, generate, serve
+from octavo.cli import bench, cache, chat, doctor, generate, serve
 from octavo.errors import ConfigError, ModelLoadError, OctavoError, RequestError
 from octavo.version import __version__
 
@@ -20,7 +20,7 @@ EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
-_COMMANDS = (serve, generate, chat, doctor, bench)
+_COMMANDS = (serve, generate, chat, cache, doctor, bench)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable
 from collections.abc import Sequence as ReadOnlySequence
 
-from octavo.control.cache.block_map import BlockMap, map_blocks
-from octavo.control.cache.listing import CacheListing, PrefixPin, describe_pin, list_cache
+from octavo.control.cache_control import CacheControl
 from octavo.control.deadlines import Deadlines, describe
 from octavo.control.decoding.live_beams import LiveBeams, StopFinder
 from octavo.control.plan_runner import PlanRunner
@@ -62,6 +61,7 @@ class Engine:
         find_stop: finds stop strings in the outputs of beam searches.
         """
         self._scheduler = scheduler
+        self._roster = scheduler.roster
         self._runner = PlanRunner(executor)
         self._eos_token_ids = frozenset(eos_token_ids)
         self._max_queued_requests = max_queued_requests
@@ -77,7 +77,8 @@ class Engine:
         self._seeds = random.SystemRandom() if seed is None else random.Random(seed)
         self._requests: dict[str, Request] = {}
         self._deadlines = Deadlines()
-        self._beams = LiveBeams(scheduler, self._eos_token_ids, self._fork_of, find_stop)
+        self.cache = CacheControl(scheduler.block_manager, scheduler.pins, self._requests.values())
+        self._beams = LiveBeams(scheduler.roster, self._eos_token_ids, self._fork_of, find_stop)
         self._num_requests = 0
         self._next_sequence_id = 0
         self._pending_deltas: list[TokenDelta] = []
@@ -92,12 +93,12 @@ class Engine:
     @property
     def num_running(self) -> int:
         """Sequences that hold a place in the steps."""
-        return self._scheduler.num_running
+        return self._roster.running.num_sequences
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait: new, preempted, swapped out, or for the first of their request."""
-        return self._scheduler.num_waiting
+        return self._roster.num_waiting
 
     # -- requests
 
@@ -146,11 +147,11 @@ class Engine:
         self._num_requests += 1
         self._requests[request_id] = request
         self._deadlines.watch(request, self._queue_timeout_seconds)
-        self._scheduler.add(request)
+        self._roster.add(request)
         return request
 
     def _check_queue(self, num_tokens: int) -> None:
-        queued = self._scheduler.queued
+        queued = self._roster.queued
         if len(queued) >= self._max_queued_requests:
             raise OverloadedError(
                 f"{self._max_queued_requests} requests are waiting already; try again in a moment",
@@ -208,6 +209,7 @@ class Engine:
             compute_seconds=result.compute_seconds,
             step_seconds=ended_seconds - started_seconds,
         )
+        self.cache.last_step_id = draft.step_id
         self._scheduler.learn(draft, result, ended_seconds - started_seconds)
         return deltas
 
@@ -220,50 +222,6 @@ class Engine:
             self.abort(request_id)
         self._runner.close()
 
-    # -- the cache, for operators
-
-    def pin_prefix(
-        self, token_ids: ReadOnlySequence[int], *, ttl_seconds: float, cache_salt: str = ""
-    ) -> PrefixPin:
-        """Keep what is cached of these tokens, in whole blocks, for a time.
-
-        Raises:
-            RequestError: nothing of it is cached, or the time is not above 0.
-        """
-        if not ttl_seconds > 0:
-            raise RequestError(f"ttl_seconds must be above 0, not {ttl_seconds:g}", param="ttl_seconds")
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
-        return describe_pin(self._scheduler.pins.pin(token_ids, cache_salt, now + ttl_seconds), now)
-
-    def unpin_prefix(self, pin_id: int) -> None:
-        """Raises RequestError: there is no such pin (any more)."""
-        self._scheduler.pins.expire(time.monotonic())
-        self._scheduler.pins.unpin(pin_id)
-
-    def list_prefixes(self) -> CacheListing:
-        """What could be reused now, and what is pinned."""
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
-        return list_cache(self._scheduler.block_manager, self._scheduler.pins, now)
-
-    def drop_prefixes(self) -> int:
-        """Forget all cached prefixes and pins; what runs is not disturbed. How many blocks were known."""
-        while self._scheduler.pins.drop_soonest():
-            pass
-        return self._scheduler.block_manager.forget_prefixes()
-
-    def map_blocks(self) -> BlockMap:
-        """Which block belongs to whom."""
-        self._scheduler.pins.expire(time.monotonic())
-        labels = {
-            sequence.sequence_id: f"{request.request_id}/{index}"
-            for request in self._requests.values()
-            for index, sequence in enumerate(request.sequences)
-        }
-        step_id = -1 if self.last_step is None else self.last_step.step_id
-        return map_blocks(self._scheduler.block_manager, labels, step_id)
-
     # -- applying a result
 
     def _apply(self, draft: StepDraft, result: StepResult, deltas: list[TokenDelta]) -> None:
@@ -275,7 +233,7 @@ class Engine:
             if failure is not None:
                 deltas += self._fail(sequence, failure)
                 continue
-            self._scheduler.advance(sequence, len(piece.token_ids))
+            self._roster.advance(sequence, len(piece.token_ids))
             if piece.prompt_logprob_targets:
                 sequence.prompt_logprobs.extend(result.prompt_logprobs[piece.sequence_id])
             if piece.sample is None:
@@ -308,7 +266,7 @@ class Engine:
         elif sequence.num_output_tokens >= request.max_tokens:
             reason = FinishReason.LENGTH
         if reason is not None:
-            self._scheduler.finish(sequence, reason)
+            self._roster.finish(sequence, reason)
             self._forget_if_finished(request)
         return TokenDelta(
             request_id=request.request_id,
@@ -325,8 +283,7 @@ class Engine:
     # -- ends
 
     def _end_overdue(self, deltas: list[TokenDelta]) -> None:
-        now = time.monotonic()
-        self._scheduler.pins.expire(now)
+        now = self.cache.expire_pins()
         for request, reason in self._deadlines.due(now):
             deltas += self._end(request, reason, describe(request, reason))
 
@@ -346,7 +303,7 @@ class Engine:
         if not request.params.use_beam_search:
             return [self._finish(sequence, reason, error) for sequence in alive]
         for beam in alive:
-            self._scheduler.finish(beam, reason)
+            self._roster.finish(beam, reason)
         if request.request_id not in self._requests:
             return []
         self._forget_if_finished(request)
@@ -360,7 +317,7 @@ class Engine:
         request = sequence.request
         prompt_logprobs = _first_prompt_logprobs(sequence) if reason is FinishReason.LENGTH else None
         if not sequence.is_finished:  # a sequence that could not be planned is finished already
-            self._scheduler.finish(sequence, reason)
+            self._roster.finish(sequence, reason)
         self._forget_if_finished(request)
         return TokenDelta(
             request_id=request.request_id,
@@ -380,7 +337,7 @@ class Engine:
         """Nobody knows what a plan has left in the cache: all that it touched is computed again."""
         for sequence in {one.sequence_id: one for one in [*draft.sequences, *draft.moved]}.values():
             if sequence.status in (SequenceStatus.RUNNING, SequenceStatus.SWAPPED):
-                self._scheduler.preempt(sequence)
+                self._roster.preempt(sequence)
 
     # -- sequences
 
@@ -404,7 +361,7 @@ class Engine:
     # -- measuring
 
     def _measure_sharing(self) -> None:
-        for request in self._scheduler.running_requests:
+        for request in self._roster.running.in_order():
             if len(request.sequences) > 1:
                 ids = [sequence.sequence_id for sequence in request.sequences]
                 request.sharing_total += self._scheduler.block_manager.sharing_of(ids)
@@ -417,8 +374,8 @@ class Engine:
         empty_slots = cache.num_empty_slots()
         return StepTrace(
             step_id=draft.step_id,
-            num_running=self._scheduler.num_running,
-            num_waiting=self._scheduler.num_waiting,
+            num_running=self._roster.running.num_sequences,
+            num_waiting=self._roster.num_waiting,
             num_prefill_tokens=draft.num_prefill_tokens,
             num_decode_tokens=draft.num_decode_tokens,
             blocks_used=cache.num_used_blocks,
@@ -427,7 +384,7 @@ class Engine:
             empty_slots=empty_slots,
             blocks_cached=cache.num_kept_blocks,
             sharing=cache.sharing(),
-            num_swapped=self._scheduler.num_swapped,
+            num_swapped=self._roster.num_swapped,
             host_blocks_used=cache.num_used_host_blocks,
             num_preemptions=draft.num_preemptions,
             plan_seconds=plan_seconds,

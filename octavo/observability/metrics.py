@@ -52,16 +52,24 @@ class ServerMetrics:
 
     model_name: str = ""
     cache: CacheFacts | None = None
+    caches_prefixes: bool = True
 
     num_requests_running: int = 0
     num_requests_waiting: int = 0
     blocks_used: int = 0
     blocks_free: int = 0
+    blocks_cached: int = 0
+    host_blocks_used: int = 0
+    num_swapped: int = 0
     kv_waste_ratio: float = 0.0
+    kv_sharing_ratio: float = 0.0
+    num_queued_prompts: int = 0
+    num_queued_tokens: int = 0
 
     prompt_tokens: int = 0
     generation_tokens: int = 0
     prompt_tokens_cached: int = 0
+    prefix_cache_queries: int = 0
     num_preemptions: int = 0
     num_steps: int = 0
     finished: Counter[str] = field(default_factory=Counter)
@@ -85,6 +93,13 @@ class ServerMetrics:
         """Share of the KV blocks in use, from 0 to 1."""
         num_blocks = self.blocks_used + self.blocks_free
         return self.blocks_used / num_blocks if num_blocks else 0.0
+
+    def count_prompt(self, num_tokens: int, num_cached_tokens: int) -> None:
+        """A request began to answer."""
+        self.prompt_tokens += num_tokens
+        self.prompt_tokens_cached += num_cached_tokens
+        if self.caches_prefixes:
+            self.prefix_cache_queries += num_tokens
 
     def render(self) -> bytes:
         """The page in Prometheus's text format (version 0.0.4)."""
@@ -139,13 +154,21 @@ _GAUGES = (
     ("vllm:gpu_cache_usage_perc", "kv_usage", "The same under its older name"),
     ("octavo:kv_blocks_used", "blocks_used", "KV blocks that sequences hold"),
     ("octavo:kv_blocks_free", "blocks_free", "KV blocks that nobody holds"),
+    ("octavo:kv_blocks_cached", "blocks_cached", "Free KV blocks that still hold a known prefix"),
     ("octavo:kv_waste_ratio", "kv_waste_ratio", "Reserved but empty KV slots over used slots"),
+    ("octavo:kv_sharing_ratio", "kv_sharing_ratio", "KV blocks saved by sharing over those needed without"),
+    ("octavo:num_sequences_swapped", "num_swapped", "Sequences whose KV is in host memory"),
+    ("octavo:host_blocks_used", "host_blocks_used", "Blocks of the host pool that hold their KV"),
+    ("octavo:queued_prompts", "num_queued_prompts", "Prompts that have not begun"),
+    ("octavo:queued_prompt_tokens", "num_queued_tokens", "Tokens of prompts that have not begun"),
 )
 _COUNTERS = (
     ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens of requests that began to answer"),
     ("vllm:generation_tokens", "generation_tokens", "Tokens generated"),
     ("vllm:prompt_tokens_cached", "prompt_tokens_cached", "Prompt tokens whose KV was reused"),
-    ("vllm:num_preemptions", "num_preemptions", "Sequences that lost their blocks and began again"),
+    ("vllm:prefix_cache_queries", "prefix_cache_queries", "Prompt tokens looked up in the prefix cache"),
+    ("vllm:prefix_cache_hits", "prompt_tokens_cached", "Prompt tokens found in the prefix cache"),
+    ("vllm:num_preemptions", "num_preemptions", "Sequences that lost their KV blocks for a while"),
     ("octavo:steps", "num_steps", "Forward passes"),
 )
 _LABELLED_COUNTERS = (

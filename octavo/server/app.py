@@ -7,8 +7,6 @@ import hmac
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,7 +17,7 @@ from octavo.server.openai.models import get_model, list_models
 from octavo.server.openai.tokenize import detokenize, tokenize
 from octavo.server.openapi import openapi
 from octavo.server.parts import ServerParts
-from octavo.server.replies import contain_faults, plain_error
+from octavo.server.replies import contain_faults, http_error, plain_error
 
 # Probes and scrapers carry no key. Every other path needs one where one is set.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/live", "/ping", "/metrics"})
@@ -48,7 +46,7 @@ def make_app(parts: ServerParts) -> ASGIApp:
     }
     routes = [Route(path, contain_faults(endpoint), methods=["GET"]) for path, endpoint in gets.items()]
     routes += [Route(path, contain_faults(endpoint), methods=["POST"]) for path, endpoint in posts.items()]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
     app.router.redirect_slashes = False
     app.state.parts = parts
     key = parts.config.server.api_key
@@ -85,19 +83,3 @@ class KeyGuard:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals in OpenAI's shape."""
-    if not isinstance(error, HTTPException):
-        raise error
-    path = request.url.path[:200]
-    if error.status_code == 404:
-        return plain_error(404, f"there is no route {path!r}", code="not_found")
-    if error.status_code == 405:
-        response = plain_error(
-            405, f"{path!r} does not take {request.method[:20]}", code="method_not_allowed"
-        )
-        response.headers.update(error.headers or {})
-        return response
-    return plain_error(error.status_code, error.detail)

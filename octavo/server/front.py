@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
+from octavo.control.decoding.best_of import num_streams
 from octavo.errors import (
     ContextLengthError,
+    DeadlineExceededError,
     EngineUnavailableError,
     OctavoError,
     OverloadedError,
@@ -22,6 +24,8 @@ from octavo.errors import (
 )
 from octavo.messages import (
     AbortRequest,
+    CacheAnswer,
+    CacheQuestion,
     EngineFailed,
     EngineIdle,
     EngineReady,
@@ -35,7 +39,11 @@ from octavo.messages import (
 from octavo.observability.metrics import CacheFacts, ServerMetrics
 from octavo.request import FinishReason, TokenDelta
 from octavo.sampling_params import SamplingParams
+from octavo.server.cache_questions import CacheQuestions
 from octavo.server.inbox import Inbox
+from octavo.server.live_request import LiveRequest
+from octavo.server.waiting_prompts import WaitingPrompts
+from octavo.service_params import DEFAULT_SERVICE, ServiceParams
 
 # A step may take three times what was expected, plus this, before the engine counts as hung. With the
 # probe's own delay it stays under the two seconds within which a hung server must say so.
@@ -50,29 +58,14 @@ class EngineState(Enum):
     DEAD = "dead"
 
 
-@dataclass(slots=True)
-class LiveRequest:
-    """One prompt on its way through the engine, with its times for the metrics (monotonic seconds)."""
-
-    inbox: Inbox
-    prompt_index: int
-    num_prompt_tokens: int
-    params: SamplingParams
-    arrival_seconds: float
-    open_indexes: set[int]
-    started_seconds: float | None = None
-    first_token_seconds: float | None = None
-    last_token_seconds: dict[int, float] = field(default_factory=dict)
-    num_output_tokens: int = 0
-
-
 class Front:
     """Accepted requests, by id.
 
     Args:
         send: delivers a message to the engine.
         metrics: where what happens is counted.
-        max_unstarted: prompts that may wait for their first step before new ones are refused unread.
+        max_unstarted: prompts that may wait for their first step before new ones are refused.
+        max_unstarted_tokens: tokens of such prompts; None: any number.
         on_engine_end: called once with the reason, when the engine failed or is lost.
     """
 
@@ -82,16 +75,17 @@ class Front:
         metrics: ServerMetrics,
         *,
         max_unstarted: int,
+        max_unstarted_tokens: int | None = None,
         on_engine_end: Callable[[EngineFailed | None], None],
     ) -> None:
         self.state = EngineState.STARTING
         self.facts: EngineReady | None = None
         self.metrics = metrics
         self._send = send
-        self._max_unstarted = max_unstarted
         self._on_engine_end = on_engine_end
         self._live: dict[str, LiveRequest] = {}
-        self._num_unstarted = 0
+        self._waiting = WaitingPrompts(max_prompts=max_unstarted, max_tokens=max_unstarted_tokens)
+        self._questions = CacheQuestions(send)
         self._num_submitted = 0
         self._answer_due_seconds: float | None = None
         self._drained: asyncio.Event = asyncio.Event()
@@ -114,11 +108,16 @@ class Front:
 
     @property
     def is_full(self) -> bool:
-        return self._num_unstarted >= self._max_unstarted
+        return self._waiting.is_full
 
     @property
     def num_live(self) -> int:
         return len(self._live)
+
+    def record_queue(self) -> None:
+        """Tell the metrics how long the queue is just now."""
+        self.metrics.num_queued_prompts = self._waiting.num_prompts
+        self.metrics.num_queued_tokens = self._waiting.num_tokens
 
     # ---- requests ---------------------------------------------------------------------------------
 
@@ -128,48 +127,61 @@ class Front:
         Raises:
             EngineUnavailableError, OverloadedError.
         """
-        if self.state is EngineState.STARTING:
-            raise EngineUnavailableError("the model is still loading; try again in a moment")
+        facts = self._require_engine()
         if self.state is EngineState.DRAINING:
             raise EngineUnavailableError("the server is shutting down and takes no new requests")
-        if self.state is EngineState.DEAD or self.facts is None:
-            raise EngineUnavailableError("the engine has failed and the server is about to end")
-        if self.is_full:
-            self.metrics.rejected["queue_full"] += 1
-            raise OverloadedError(
-                f"the queue is full ({self._num_unstarted} requests wait); try again shortly",
-                retry_after_seconds=1.0,
-            )
-        return self.facts
+        self._check_room(1, 1)
+        return facts
 
     def submit(
         self,
-        prompt_token_ids: list[int],
+        prompts: Sequence[list[int]],
         params: SamplingParams,
         inbox: Inbox,
         *,
-        prompt_index: int = 0,
         bad_words_token_ids: tuple[tuple[int, ...], ...] = (),
+        service: ServiceParams = DEFAULT_SERVICE,
         arrival_seconds: float,
-    ) -> str:
-        """Send one prompt to the engine. Its deltas come to `inbox`, marked `prompt_index`.
+    ) -> list[str]:
+        """Send a body's prompts to the engine, all or none. Their deltas come to `inbox`, each marked with
+        its prompt's index.
 
         Returns:
-            The request's id, for `abort`.
+            The requests' ids, for `abort`.
 
         Raises:
             EngineUnavailableError, OverloadedError: as `admit`.
+            RequestError: more prompts than could ever wait.
         """
         self.admit()
-        self._num_submitted += 1
-        request_id = str(self._num_submitted)
-        self._send(SubmitRequest(request_id, prompt_token_ids, params, bad_words_token_ids))
-        self._live[request_id] = LiveRequest(
-            inbox, prompt_index, len(prompt_token_ids), params, arrival_seconds, set(range(params.n))
-        )
-        self._num_unstarted += 1
+        self._check_room(len(prompts), sum(map(len, prompts)))
+        request_ids: list[str] = []
+        try:
+            for prompt_index, prompt in enumerate(prompts):
+                self._num_submitted += 1
+                request_id = str(self._num_submitted)
+                self._send(SubmitRequest(request_id, prompt, params, bad_words_token_ids, service))
+                self._live[request_id] = LiveRequest(
+                    inbox, prompt_index, len(prompt), params, arrival_seconds, set(range(num_streams(params)))
+                )
+                self._waiting.add(len(prompt), time.monotonic())
+                request_ids.append(request_id)
+        except BaseException:
+            for request_id in request_ids:
+                self.abort(request_id)
+            raise
         self._await_answer()
-        return request_id
+        return request_ids
+
+    async def ask_cache(self, make_question: Callable[[int], CacheQuestion]) -> dict[str, Any]:
+        """Ask the engine about its cache; see CacheQuestions.ask.
+
+        Raises:
+            EngineUnavailableError, RequestError, RequestFailedError.
+        """
+        self._require_engine()
+        self._await_answer()
+        return await self._questions.ask(make_question)
 
     def abort(
         self, request_id: str, index: int | None = None, *, reason: FinishReason = FinishReason.ABORT
@@ -226,10 +238,12 @@ class Front:
         elif isinstance(message, EngineIdle):
             self._record_state(message.stats)
             self._answer_due_seconds = None
-            if self._live:  # they were submitted while the idle message was on its way
+            if self._live or self._questions:  # they were sent while the idle message was on its way
                 self._expect_answer()
         elif isinstance(message, RequestRefused):
             self._refuse(message)
+        elif isinstance(message, CacheAnswer):
+            self._questions.receive(message)
         elif isinstance(message, EngineReady):
             self._start(message)
         elif isinstance(message, EngineFailed):
@@ -252,6 +266,7 @@ class Front:
         self._loaded.set()
         cause = "the engine died" if failure is None else failure.message
         self._fail_all(RequestFailedError(f"{cause}; this request could not be finished"))
+        self._questions.fail_all(EngineUnavailableError(f"{cause}; this question could not be answered"))
         self._on_engine_end(failure)
 
     def _finish_step(self, message: StepFinished) -> None:
@@ -268,9 +283,13 @@ class Front:
             live = self._live.get(delta.request_id)
             if live is None or delta.index not in live.open_indexes:
                 continue  # aborted while the step ran
+            if delta.finish_reason in (FinishReason.DEADLINE, FinishReason.QUEUE_TIMEOUT):
+                self._time_out(live, delta, now)
+                continue
             live.inbox.put(live.prompt_index, delta)
             woken[id(live.inbox)] = live.inbox
-            self._record_tokens(live, delta, now)
+            self._mark_started(live, now)
+            live.record_tokens(self.metrics, delta, now)
             if delta.finish_reason is not None:
                 self._close_sequence(delta.request_id, live, delta.index, delta.finish_reason)
         for inbox in woken.values():
@@ -289,7 +308,24 @@ class Front:
             return
         self._forget(live)
         self.metrics.rejected[message.reason] += 1
-        live.inbox.fail(_refusal_error(message))
+        if message.reason == "queue_full":
+            live.inbox.fail(self._overloaded(message.message))
+        else:
+            live.inbox.fail(_refusal_error(message))
+
+    def _time_out(self, live: LiveRequest, delta: TokenDelta, now: float) -> None:
+        """A request's time was over: an error, which is still an HTTP status if nothing was sent yet. The
+        engine has ended all its sequences and says so one by one; the first word is enough."""
+        reason = delta.finish_reason or FinishReason.DEADLINE
+        has_waited = live.started_seconds is None
+        for index in sorted(live.open_indexes):
+            self._close_sequence(delta.request_id, live, index, reason)
+        if reason is FinishReason.DEADLINE:
+            live.inbox.fail(DeadlineExceededError(delta.error or "the request's deadline has passed"))
+            return
+        if has_waited:
+            self.metrics.rejected[reason.value] += 1
+        live.inbox.fail(self._overloaded(delta.error or "the request has waited too long to begin"))
 
     def _give_up(self, inbox: Inbox) -> None:
         for request_id in [each for each, live in self._live.items() if live.inbox is inbox]:
@@ -317,14 +353,8 @@ class Front:
 
     def _mark_started(self, live: LiveRequest, now: float) -> None:
         if live.started_seconds is None:
-            live.started_seconds = now
-            self._num_unstarted -= 1
-            # Counted now and not on arrival: what a refused request asked for may be absurd.
-            self.metrics.queue_time.observe(now - live.arrival_seconds)
-            self.metrics.request_prompt_tokens.observe(live.num_prompt_tokens)
-            self.metrics.params_n.observe(live.params.n)
-            if live.params.max_tokens is not None:
-                self.metrics.params_max_tokens.observe(live.params.max_tokens)
+            self._waiting.begin(live.num_prompt_tokens, now)
+            live.record_start(self.metrics, now)
 
     def _close_sequence(self, request_id: str, live: LiveRequest, index: int, reason: FinishReason) -> None:
         live.open_indexes.discard(index)
@@ -332,12 +362,12 @@ class Front:
         if not live.open_indexes:
             del self._live[request_id]
             self._forget(live)
-            self._record_end(live)
+            live.record_end(self.metrics, time.monotonic())
 
     def _forget(self, live: LiveRequest) -> None:
         """After the request left `_live`: what depends on how many there are."""
         if live.started_seconds is None:
-            self._num_unstarted -= 1
+            self._waiting.remove(live.num_prompt_tokens)
         if not self._live:
             self._drained.set()
 
@@ -347,42 +377,32 @@ class Front:
         metrics.num_requests_waiting = stats.num_waiting
         metrics.blocks_used = stats.blocks_used
         metrics.blocks_free = stats.blocks_free
+        metrics.blocks_cached = stats.blocks_cached
+        metrics.host_blocks_used = stats.host_blocks_used
+        metrics.num_swapped = stats.num_swapped
         metrics.kv_waste_ratio = stats.waste
+        metrics.kv_sharing_ratio = stats.sharing
 
-    def _record_tokens(self, live: LiveRequest, delta: TokenDelta, now: float) -> None:
-        metrics = self.metrics
-        if live.first_token_seconds is None:
-            self._mark_started(live, now)
-            live.first_token_seconds = now
-            metrics.time_to_first_token.observe(now - live.arrival_seconds)
-            metrics.prefill_time.observe(now - (live.started_seconds or now))
-            metrics.prompt_tokens += live.num_prompt_tokens
-            metrics.prompt_tokens_cached += delta.num_cached_tokens
-        num_tokens = len(delta.token_ids)
-        if num_tokens:
-            live.num_output_tokens += num_tokens
-            metrics.generation_tokens += num_tokens
-            last = live.last_token_seconds.get(delta.index)
-            if last is not None:
-                metrics.inter_token_latency.observe((now - last) / num_tokens, num_tokens)
-            live.last_token_seconds[delta.index] = now
+    def _require_engine(self) -> EngineReady:
+        if self.state is EngineState.STARTING:
+            raise EngineUnavailableError("the model is still loading; try again in a moment")
+        if self.state is EngineState.DEAD or self.facts is None:
+            raise EngineUnavailableError("the engine has failed and the server is about to end")
+        return self.facts
 
-    def _record_end(self, live: LiveRequest) -> None:
-        now, metrics = time.monotonic(), self.metrics
-        metrics.e2e_latency.observe(now - live.arrival_seconds)
-        metrics.request_generation_tokens.observe(live.num_output_tokens)
-        if live.first_token_seconds is not None:
-            decode_seconds = now - live.first_token_seconds
-            metrics.decode_time.observe(decode_seconds)
-            num_later = live.num_output_tokens - len(live.last_token_seconds)
-            if num_later > 0:
-                num_sequences = len(live.last_token_seconds)
-                metrics.time_per_output_token.observe(decode_seconds * num_sequences / num_later)
+    def _check_room(self, num_prompts: int, num_tokens: int) -> None:
+        try:
+            self._waiting.check_room(num_prompts, num_tokens, time.monotonic())
+        except OverloadedError:
+            self.metrics.rejected["queue_full"] += 1
+            raise
+
+    def _overloaded(self, message: str) -> OverloadedError:
+        seconds = self._waiting.retry_after_seconds(time.monotonic())
+        return OverloadedError(message, retry_after_seconds=seconds)
 
 
 def _refusal_error(refusal: RequestRefused) -> OctavoError:
-    if refusal.reason == "queue_full":
-        return OverloadedError(refusal.message, retry_after_seconds=refusal.retry_after_seconds)
     if refusal.reason == "too_long":
         return ContextLengthError(refusal.message, param=refusal.param)
     if refusal.reason == "invalid":

@@ -1,7 +1,7 @@
 """Generation: all the choices of one HTTP request, from token deltas to text deltas.
 
-Owns the sequences' texts and stop strings, the counting for `usage`, and the abort when the client
-leaves. Knows no wire format.
+Owns the sequences' texts and stop strings, the choice under `best_of`, the counting for `usage`, and the
+abort when the client leaves. Knows no wire format.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Receive
 
+from octavo.control.decoding.best_of import best_indexes, chooses, engine_params, mean_logprob, num_streams
 from octavo.control.text.output_text import OutputText
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import OctavoError, RequestFailedError
@@ -21,6 +22,7 @@ from octavo.request import FinishReason, TokenDelta, TokenLogprobs
 from octavo.sampling_params import SamplingParams
 from octavo.server.front import Front
 from octavo.server.inbox import Inbox
+from octavo.service_params import DEFAULT_SERVICE, ServiceParams
 
 
 class ClientGoneError(OctavoError):
@@ -41,13 +43,15 @@ class ChoiceDelta:
 
 
 @dataclass(slots=True)
-class _Choice:
-    """One sequence's text so far, and what waits for text to go out with."""
+class _Stream:
+    """One sequence's text so far, and what waits to go out: for text to go out with, or under `best_of`
+    for the end of the prompt's other sequences."""
 
     output_text: OutputText
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
 
 
 class Generation:
@@ -57,8 +61,11 @@ class Generation:
         front: where to submit.
         prompts: token ids of each prompt.
         params: how to decode; the same for each prompt.
+        service: how to serve it.
 
     Attributes:
+        num_output_tokens: generated so far, by sequences that are not returned too.
+        num_cached_tokens: prompt tokens whose KV was reused.
         prompt_logprobs: by prompt index, once its first delta has come, if the params ask for them.
     """
 
@@ -70,6 +77,7 @@ class Generation:
         params: SamplingParams,
         *,
         bad_words_token_ids: tuple[tuple[int, ...], ...] = (),
+        service: ServiceParams = DEFAULT_SERVICE,
         arrival_seconds: float | None = None,
     ) -> None:
         self.prompts = prompts
@@ -79,14 +87,17 @@ class Generation:
         self.prompt_logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
         self._front = front
         self._bad_words_token_ids = bad_words_token_ids
+        self._service = service
         self._arrival_seconds = time.monotonic() if arrival_seconds is None else arrival_seconds
         self._inbox = Inbox()
         self._request_ids: list[str] = []
         self._seen_prompts: set[int] = set()
-        self._choices = [
-            _Choice(OutputText(tokenizer, params, prompt)) for prompt in prompts for _ in range(params.n)
+        self._sharing: dict[int, float] = {}
+        self._streams = [
+            [_Stream(OutputText(tokenizer, params, prompt)) for _ in range(num_streams(params))]
+            for prompt in prompts
         ]
-        self._num_open = len(self._choices)
+        self._num_open = sum(map(len, self._streams))
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -94,11 +105,18 @@ class Generation:
 
     @property
     def num_choices(self) -> int:
-        return len(self._choices)
+        return len(self.prompts) * self.params.n
+
+    @property
+    def kv_sharing(self) -> float | None:
+        """KV blocks saved by sharing over those needed without it, mean of the prompts; None where no
+        prompt had several sequences, or none has ended yet."""
+        return sum(self._sharing.values()) / len(self._sharing) if self._sharing else None
 
     def describe(self) -> str:
         """One line for the log: sizes, how it ended, how long it took."""
-        reasons = sorted({str(choice.finish_reason or FinishReason.ABORT) for choice in self._choices})
+        streams = [stream for each in self._streams for stream in each]
+        reasons = sorted({str(stream.finish_reason or FinishReason.ABORT) for stream in streams})
         seconds = time.monotonic() - self._arrival_seconds
         return (
             f"{self.num_prompt_tokens} prompt + {self.num_output_tokens} output tokens, "
@@ -112,17 +130,14 @@ class Generation:
             OctavoError: it was refused; nothing of it goes on.
         """
         try:
-            for prompt_index, prompt in enumerate(self.prompts):
-                self._request_ids.append(
-                    self._front.submit(
-                        prompt,
-                        self.params,
-                        self._inbox,
-                        prompt_index=prompt_index,
-                        bad_words_token_ids=self._bad_words_token_ids,
-                        arrival_seconds=self._arrival_seconds,
-                    )
-                )
+            self._request_ids = self._front.submit(
+                self.prompts,
+                engine_params(self.params),
+                self._inbox,
+                bad_words_token_ids=self._bad_words_token_ids,
+                service=self._service,
+                arrival_seconds=self._arrival_seconds,
+            )
             await self._inbox.wait_started()
         except BaseException:
             self.close()
@@ -138,9 +153,7 @@ class Generation:
             while self._num_open:
                 gained = []
                 for prompt_index, delta in await self._inbox.take():
-                    choice_delta = self._push(prompt_index, delta)
-                    if choice_delta is not None:
-                        gained.append(choice_delta)
+                    gained.extend(self._push(prompt_index, delta))
                 if gained:
                     yield gained
         finally:
@@ -170,26 +183,23 @@ class Generation:
             pass
         self.abandon()
 
-    def _push(self, prompt_index: int, delta: TokenDelta) -> ChoiceDelta | None:
-        choice_index = prompt_index * self.params.n + delta.index
-        choice = self._choices[choice_index]
-        if choice.finish_reason is not None:
-            return None
-        if prompt_index not in self._seen_prompts:
-            self._seen_prompts.add(prompt_index)
-            self.num_cached_tokens += delta.num_cached_tokens
-        if delta.prompt_logprobs:  # only the sequence that computed the prompt has them
-            self.prompt_logprobs[prompt_index] = delta.prompt_logprobs
+    def _push(self, prompt_index: int, delta: TokenDelta) -> list[ChoiceDelta]:
+        """Take a delta of a sequence: what it gives out now."""
+        stream = self._streams[prompt_index][delta.index]
+        if stream.finish_reason is not None:
+            return []
+        self._note_prompt(prompt_index, delta)
         finish_reason = delta.finish_reason
         if finish_reason is FinishReason.ERROR:
             raise RequestFailedError(delta.error or "the request failed while it ran")
         if finish_reason is FinishReason.ABORT:
             raise RequestFailedError("the engine gave the request up")
-        num_earlier = choice.output_text.num_tokens
-        text_delta = choice.output_text.push(
+        num_earlier = stream.output_text.num_tokens
+        ends_by_text = self.params.use_beam_search and stream.output_text.holds_stop_string(delta.token_ids)
+        text_delta = stream.output_text.push(
             delta.token_ids,
             finished=finish_reason is not None,
-            ended_by_stop_token=finish_reason is FinishReason.STOP,
+            ended_by_stop_token=finish_reason is FinishReason.STOP and not ends_by_text,
         )
         stop_reason: str | int | None = delta.stop_reason
         if text_delta.stop_string is not None:
@@ -198,25 +208,51 @@ class Generation:
                 self._front.abort(self._request_ids[prompt_index], delta.index, reason=FinishReason.STOP)
             finish_reason = FinishReason.STOP
         # After a stop string, tokens are kept up to the one that completed it.
-        num_kept = choice.output_text.num_tokens - num_earlier
+        num_kept = stream.output_text.num_tokens - num_earlier
         self.num_output_tokens += num_kept
-        choice.token_ids.extend(delta.token_ids[:num_kept])
+        stream.token_ids.extend(delta.token_ids[:num_kept])
         if delta.logprobs is not None:
-            choice.logprobs.extend(delta.logprobs[:num_kept])
+            stream.logprobs.extend(delta.logprobs[:num_kept])
         if finish_reason is not None:
-            choice.finish_reason = finish_reason
+            stream.finish_reason, stream.stop_reason = finish_reason, stop_reason
             self._num_open -= 1
-        elif not text_delta.text:
-            return None  # text is held back; its tokens and logprobs go out with it
+        if chooses(self.params):
+            return self._choose(prompt_index)
+        if finish_reason is None and not text_delta.text:
+            return []  # text is held back; its tokens and logprobs go out with it
+        return [self._give_out(prompt_index, delta.index, stream, text_delta.text)]
+
+    def _note_prompt(self, prompt_index: int, delta: TokenDelta) -> None:
+        """What a delta tells about its prompt as a whole."""
+        if prompt_index not in self._seen_prompts:
+            self._seen_prompts.add(prompt_index)
+            self.num_cached_tokens += delta.num_cached_tokens
+        if delta.prompt_logprobs:  # only the sequence that computed the prompt has them
+            self.prompt_logprobs[prompt_index] = delta.prompt_logprobs
+        if delta.sharing is not None:
+            self._sharing[prompt_index] = delta.sharing
+
+    def _choose(self, prompt_index: int) -> list[ChoiceDelta]:
+        """The best of a prompt's sequences, whole, once all have ended."""
+        streams = self._streams[prompt_index]
+        if any(stream.finish_reason is None for stream in streams):
+            return []
+        means = [mean_logprob(entry.logprob for entry in stream.logprobs) for stream in streams]
+        return [
+            self._give_out(prompt_index, index, streams[best], streams[best].output_text.text)
+            for index, best in enumerate(best_indexes(means, self.params.n))
+        ]
+
+    def _give_out(self, prompt_index: int, index: int, stream: _Stream, text: str) -> ChoiceDelta:
         gained = ChoiceDelta(
-            choice_index,
+            prompt_index * self.params.n + index,
             prompt_index,
-            text_delta.text,
-            tuple(choice.token_ids),
-            tuple(choice.logprobs),
-            finish_reason,
-            stop_reason,
+            text,
+            tuple(stream.token_ids),
+            () if self.params.logprobs is None else tuple(stream.logprobs),
+            stream.finish_reason,
+            stream.stop_reason,
         )
-        choice.token_ids.clear()
-        choice.logprobs.clear()
+        stream.token_ids.clear()
+        stream.logprobs.clear()
         return gained

@@ -58,4 +58,5 @@ async def metrics(request: Request) -> Response:
     """Prometheus's page."""
     parts: ServerParts = request.app.state.parts
     parts.metrics.model_name = parts.model_name
+    parts.front.record_queue()
     return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import PurePath
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from octavo.errors import (
     ContextLengthError,
+    DeadlineExceededError,
     EngineUnavailableError,
     OctavoError,
     OverloadedError,
@@ -39,6 +42,19 @@ LINGER_SECONDS = 2.0
 
 class BodyTooLargeError(RequestError):
     """The body exceeds the server's limit (HTTP 413)."""
+
+
+# An exception's status, type and code; special ones before those that they are a kind of.
+_WIRE: tuple[tuple[type[OctavoError], tuple[int, str, str | None]], ...] = (
+    (BodyTooLargeError, (413, "invalid_request_error", None)),
+    (ContextLengthError, (400, "invalid_request_error", "context_length_exceeded")),
+    (RequestError, (400, "invalid_request_error", None)),
+    (UnknownModelError, (404, "invalid_request_error", "model_not_found")),
+    (OverloadedError, (429, "rate_limit_error", "rate_limit_exceeded")),
+    (DeadlineExceededError, (504, "timeout_error", "deadline_exceeded")),
+    (EngineUnavailableError, (503, "service_unavailable_error", "service_unavailable")),
+    (OctavoError, (500, "server_error", "internal_error")),
+)
 
 
 class LingeringResponse(Response):
@@ -71,7 +87,7 @@ def json_response(value: object, status: int = 200, headers: dict[str, str] | No
 
 def error_body(error: OctavoError) -> dict[str, dict[str, Any]]:
     """OpenAI's error object."""
-    kind, code = _kind_and_code(error)
+    _, kind, code = _wire(error)
     param = error.param if isinstance(error, RequestError) else None
     if isinstance(error, UnknownModelError):
         param = "model"
@@ -83,12 +99,12 @@ def error_response(error: OctavoError) -> Response:
     if isinstance(error, BodyTooLargeError):
         # Else the rest of the body would be read to its end to reach the next request.
         headers = {"Connection": "close", "Content-Type": "application/json"}
-        return LingeringResponse(msgspec.json.encode(error_body(error)), _status(error), headers)
+        return LingeringResponse(msgspec.json.encode(error_body(error)), _wire(error)[0], headers)
     if isinstance(error, OverloadedError):
-        headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
+        headers["Retry-After"] = f"{max(1, math.ceil(error.retry_after_seconds))}"
     elif isinstance(error, EngineUnavailableError):
         headers["Retry-After"] = f"{STARTING_RETRY_SECONDS}"
-    return json_response(error_body(error), _status(error), headers)
+    return json_response(error_body(error), _wire(error)[0], headers)
 
 
 def plain_error(status: int, message: str, *, code: str | None = None) -> Response:
@@ -96,6 +112,22 @@ def plain_error(status: int, message: str, *, code: str | None = None) -> Respon
     kind = "authentication_error" if status == 401 else "invalid_request_error"
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return json_response(body, status)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals in OpenAI's shape."""
+    if not isinstance(error, HTTPException):
+        raise error
+    path = request.url.path[:200]
+    if error.status_code == 404:
+        return plain_error(404, f"there is no route {path!r}", code="not_found")
+    if error.status_code == 405:
+        response = plain_error(
+            405, f"{path!r} does not take {request.method[:20]}", code="method_not_allowed"
+        )
+        response.headers.update(error.headers or {})
+        return response
+    return plain_error(error.status_code, error.detail)
 
 
 def contain_faults(endpoint: Endpoint) -> Endpoint:
@@ -123,29 +155,6 @@ def internal_fault(error: Exception) -> OctavoError:
     return OctavoError("an internal fault ended this request; the server's log names its place")
 
 
-def _status(error: OctavoError) -> int:
-    if isinstance(error, BodyTooLargeError):
-        return 413
-    if isinstance(error, RequestError):
-        return 400
-    if isinstance(error, UnknownModelError):
-        return 404
-    if isinstance(error, OverloadedError):
-        return 429
-    if isinstance(error, EngineUnavailableError):
-        return 503
-    return 500
-
-
-def _kind_and_code(error: OctavoError) -> tuple[str, str | None]:
-    if isinstance(error, ContextLengthError):
-        return "invalid_request_error", "context_length_exceeded"
-    if isinstance(error, RequestError):
-        return "invalid_request_error", None
-    if isinstance(error, UnknownModelError):
-        return "invalid_request_error", "model_not_found"
-    if isinstance(error, OverloadedError):
-        return "rate_limit_error", "rate_limit_exceeded"
-    if isinstance(error, EngineUnavailableError):
-        return "service_unavailable_error", "service_unavailable"
-    return "server_error", "internal_error"
+def _wire(error: OctavoError) -> tuple[int, str, str | None]:
+    """Status, type and code: of the first class in the table that the error is of."""
+    return next(wire for error_type, wire in _WIRE if isinstance(error, error_type))

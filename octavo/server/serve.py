@@ -6,12 +6,14 @@ The engine process is spawned before the web framework is even imported: both lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from octavo.config import ServeConfig
 from octavo.errors import ConfigError, EngineUnavailableError, ModelLoadError, OctavoError
 from octavo.messages import StopEngine
 from octavo.server.engine_link import EngineLink, EngineProcess
+from octavo.server.unix_listener import UnixListener
 
 if TYPE_CHECKING:
     from octavo.messages import EngineFailed, EngineReady, ToEngine
@@ -36,22 +39,32 @@ def run_server(config: ServeConfig) -> int:
     logging.basicConfig(level=logging.WARNING, format="octavo: %(levelname)s: %(message)s")
     if config.server.log_requests:
         logging.getLogger("octavo.requests").setLevel(logging.INFO)
-    try:
-        listener = _listen(config.server.host, config.server.port)
-    except OctavoError as error:
-        return _say_error(str(error), 2)
-    engine_process = EngineProcess(config.engine)
-    try:
-        return asyncio.run(_Server(config, engine_process, listener).run())
-    finally:
-        engine_process.kill()
-        listener.close()
+    with contextlib.ExitStack() as stack:
+        try:
+            listener = stack.enter_context(_listen(config.server.host, config.server.port))
+            admin_listener = None
+            if config.server.admin_socket is not None:
+                admin_listener = UnixListener(config.server.admin_socket, "--admin-socket")
+                stack.callback(admin_listener.close)
+        except OctavoError as error:
+            return _say_error(str(error), 2)
+        # Waiting tokens are bounded here, where a body with several prompts is let in whole or not at all.
+        scheduler = replace(config.engine.scheduler, max_queued_tokens=None)
+        engine_process = EngineProcess(replace(config.engine, scheduler=scheduler))
+        stack.callback(engine_process.kill)
+        return asyncio.run(_Server(config, engine_process, listener, admin_listener).run())
 
 
 class _Server:
     """One run of the server."""
 
-    def __init__(self, config: ServeConfig, engine_process: EngineProcess, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        engine_process: EngineProcess,
+        listener: socket.socket,
+        admin_listener: UnixListener | None,
+    ) -> None:
         # Imported here: by now the engine process is loading on another core.
         from octavo.observability.metrics import ServerMetrics  # noqa: PLC0415
         from octavo.server.front import Front  # noqa: PLC0415
@@ -60,13 +73,15 @@ class _Server:
         self._config = config
         self._engine_process = engine_process
         self._listener = listener
+        self._admin_listener = admin_listener
         self._link: EngineLink | None = None
-        metrics = ServerMetrics()
+        metrics = ServerMetrics(caches_prefixes=config.engine.cache.prefix_caching)
         scheduler = config.engine.scheduler
         self._front = Front(
             self._send,
             metrics,
             max_unstarted=scheduler.max_queued_requests + scheduler.max_num_seqs,
+            max_unstarted_tokens=scheduler.max_queued_tokens,
             on_engine_end=self._note_engine_end,
         )
         self._parts = ServerParts(config, self._front, metrics)
@@ -77,6 +92,7 @@ class _Server:
 
     async def run(self) -> int:
         """Until the end; the exit code."""
+        from octavo.server.admin import make_admin_app  # noqa: PLC0415
         from octavo.server.app import make_app  # noqa: PLC0415
         from octavo.server.http_server import HttpServer  # noqa: PLC0415
 
@@ -84,14 +100,17 @@ class _Server:
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, self._note_signal, signal_number)
         self._link = await EngineLink.open(self._engine_process, self._front)
-        http_server = HttpServer(make_app(self._parts))
-        listening = asyncio.create_task(http_server.run_on(self._listener))
+        doors = [(HttpServer(make_app(self._parts)), self._listener)]
+        if self._admin_listener is not None:
+            doors.append((HttpServer(make_admin_app(self._parts)), self._admin_listener.socket))
+        listening = [asyncio.create_task(server.run_on(door)) for server, door in doors]
         starting = asyncio.create_task(self._start())
         await self._stop.wait()
         starting.cancel()
         await self._end_requests()
-        http_server.stop()
-        await listening
+        for server, _ in doors:
+            server.stop()
+        await asyncio.gather(*listening)
         return self._exit_code
 
     async def _start(self) -> None:
@@ -130,6 +149,8 @@ class _Server:
         self._num_signals += 1
         if self._num_signals > 1:
             self._engine_process.kill()
+            if self._admin_listener is not None:
+                self._admin_listener.close()
             os._exit(128 + signal_number)
         if self._front.num_live:
             print("octavo: finishing what runs; a second signal ends at once", file=sys.stderr, flush=True)

@@ -38,6 +38,14 @@ def test_several_continuations_come_one_after_another(run, tiny_model, expected)
     assert out == f"--- 1 of 2 ---\n{expected}\n--- 2 of 2 ---\n{expected}\n"
 
 
+def test_what_is_chosen_at_the_end_is_printed_whole(run, tiny_model, expected):
+    flags = ["--model", tiny_model, "--max-tokens", "6", *FLAGS]
+    assert run("generate", "abc", "--best-of", "3", *flags) == (0, expected + "\n", "")
+    exit_code, out, err = run("generate", "abc", "--use-beam-search", "--best-of", "2", *flags)
+    assert (exit_code, err) == (0, "")
+    assert len(out) > 1
+
+
 def test_what_is_no_text_is_refused(run, tiny_model, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_bytes(b"ab\xff")
@@ -87,6 +95,27 @@ def test_a_batch_answers_each_line(run, tiny_model, tmp_path, expected):
     assert [len(output["token_ids"]) for output in answers[3]["outputs"]] == [3, 3]
     assert answers[3]["prompt_logprobs"][0] is None
     assert len(answers[3]["prompt_logprobs"]) == 3
+
+
+def test_lines_may_say_how_they_are_served(run, tiny_model, tmp_path):
+    lines = [
+        {"prompt": "abc", "max_tokens": 3, "priority": -1, "cache_salt": "s", "deadline_seconds": 60},
+        {"prompt": "abc", "max_tokens": 3, "fairness_key": "alice"},
+        {"prompt": "abc", "max_tokens": 3, "priority": "high"},
+        {"prompt": "abc", "max_tokens": 100, "ignore_eos": True, "deadline_seconds": 1e-6},
+        {"prompt": "abc", "max_tokens": 3, "best_of": 3},
+        {"prompt": "abc", "max_tokens": 3, "use_beam_search": True, "n": 2, "early_stopping": "never"},
+    ]
+    exit_code, answers, _ = run_batch(run, tiny_model, tmp_path, lines, "--policy", "priority")
+    assert exit_code == 1
+    assert answers[1]["outputs"][0]["finish_reason"] == "length"
+    assert answers[2]["error"]["param"] == "fairness_key"
+    assert answers[3]["error"]["param"] == "priority"
+    assert answers[4]["error"]["message"]
+    assert answers[4]["error"]["param"] is None
+    assert len(answers[5]["outputs"]) == 1
+    assert answers[5]["usage"]["completion_tokens"] == 9
+    assert len(answers[6]["outputs"]) == 2
 
 
 def test_bad_lines_are_reported_by_number_and_the_rest_go_on(run, tiny_model, tmp_path, expected):

@@ -7,6 +7,9 @@ unreadable after every step: a stale, lost or wrongly shared slot is a wrong tok
 from __future__ import annotations
 
 import random
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,7 @@ from tests.fake_executor import FakeExecutor, fake_candidates, fake_prompt_logpr
 VOCAB_SIZE = 23
 EOS_TOKEN_IDS = (0,)
 MAX_MODEL_LEN = 40
+_PART_STEPS = 20_000
 ENDED = (FinishReason.STOP, FinishReason.LENGTH)
 
 
@@ -156,7 +160,7 @@ class PagerDriver:
 
     def preempt(self, pick: int) -> None:
         """Take somebody's blocks in the middle of everything: one sequence, or a whole request."""
-        running = self.scheduler.running_requests
+        running = self.scheduler.roster.running.in_order()
         if not running:
             return
         request = running[pick % len(running)]
@@ -168,12 +172,12 @@ class PagerDriver:
                 self.executor.copy_now(draft.block_copies)
         else:
             alive = [one for one in request.sequences if one.status is SequenceStatus.RUNNING]
-            self.scheduler.preempt(alive[pick % len(alive)])
+            self.scheduler.roster.preempt(alive[pick % len(alive)])
         self.cache.check_invariants()
 
     def pin(self, prompt: list[int], salt: str) -> None:
         try:
-            self.pin_ids.append(self.engine.pin_prefix(prompt, ttl_seconds=1000.0, cache_salt=salt).pin_id)
+            self.pin_ids.append(self.engine.cache.pin(prompt, ttl_seconds=1000.0, cache_salt=salt).pin_id)
         except RequestError:
             return
         self.seen.add("pin")
@@ -182,13 +186,13 @@ class PagerDriver:
     def unpin(self, pick: int) -> None:
         if self.pin_ids:
             try:
-                self.engine.unpin_prefix(self.pin_ids.pop(pick % len(self.pin_ids)))
+                self.engine.cache.unpin(self.pin_ids.pop(pick % len(self.pin_ids)))
             except RequestError:
                 self.seen.add("pin given up")  # it had to make room
         self.cache.check_invariants()
 
     def drop(self) -> None:
-        self.engine.drop_prefixes()
+        self.engine.cache.drop()
         self.pin_ids.clear()
         self.cache.check_invariants()
         assert self.cache.num_kept_blocks == 0
@@ -228,9 +232,9 @@ class PagerDriver:
         assert all(stream.finish_reason is not None for stream in self.streams.values())
         self.drop()
         assert self.cache.num_used_blocks == self.cache.num_used_host_blocks == 0
-        assert self.engine.num_running == self.engine.num_waiting == self.scheduler.num_swapped == 0
-        assert len(self.scheduler.queued) == self.scheduler.queued.num_tokens == 0
-        assert not self.scheduler.queued.busy_keys
+        assert self.engine.num_running == self.engine.num_waiting == self.scheduler.roster.num_swapped == 0
+        assert len(self.scheduler.roster.queued) == self.scheduler.roster.queued.num_tokens == 0
+        assert not self.scheduler.roster.queued.busy_keys
 
     def _note(self, trace: Any) -> None:
         if trace.num_swapped:
@@ -354,3 +358,26 @@ def run_random(seed: int, num_steps: int, steps_per_engine: int = 400) -> set[st
         num_done += driver.num_steps
         number += 1
     return seen
+
+
+def main() -> None:
+    """`python -m tests.control.pager_driver [STEPS] [SEED]`: random steps on all cores, with progress."""
+    num_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
+    first_seed = int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
+    num_parts = max(1, num_steps // _PART_STEPS)
+    seen: set[str] = set()
+    with ProcessPoolExecutor() as pool:
+        parts = [
+            pool.submit(run_random, first_seed + part, num_steps // num_parts) for part in range(num_parts)
+        ]
+        for number, part in enumerate(as_completed(parts), start=1):
+            seen |= part.result()
+            print(
+                f"{number * (num_steps // num_parts):,} of {num_steps:,} steps from seed {first_seed}",
+                flush=True,
+            )
+    print("no wrong token, no broken invariant; seen: " + ", ".join(sorted(seen)))
+
+
+if __name__ == "__main__":
+    main()

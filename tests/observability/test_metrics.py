@@ -39,6 +39,19 @@ def test_the_page_carries_the_usual_names_and_values() -> None:
     assert families["vllm:cache_config_info"].samples[0].labels["num_gpu_blocks"] == "4"
 
 
+def test_prefix_lookups_are_counted_in_tokens_and_only_where_there_are_any() -> None:
+    for caches_prefixes, queries in ((True, 30), (False, 0)):
+        metrics = ServerMetrics(caches_prefixes=caches_prefixes, kv_sharing_ratio=0.25, num_swapped=2)
+        metrics.count_prompt(20, 0)
+        metrics.count_prompt(10, 7 if caches_prefixes else 0)
+        families = {each.name: each for each in text_string_to_metric_families(metrics.render().decode())}
+        assert families["vllm:prefix_cache_queries"].samples[0].value == queries
+        assert families["vllm:prefix_cache_hits"].samples[0].value == (7 if caches_prefixes else 0)
+        assert families["vllm:prompt_tokens"].samples[0].value == 30
+        assert families["octavo:kv_sharing_ratio"].samples[0].value == 0.25
+        assert families["octavo:num_sequences_swapped"].samples[0].value == 2
+
+
 def test_the_page_can_be_rendered_again_and_again() -> None:
     metrics = ServerMetrics()
     assert metrics.render() == metrics.render()

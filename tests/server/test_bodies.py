@@ -47,7 +47,7 @@ from octavo.server.openapi import openapi_document
         (b"[]", None),
         (b"{", None),
         (b'{"prompt": "\xff"}', None),
-        (b'{"user": ' + b"[" * 100_000, None),
+        (b'{"metadata": ' + b"[" * 100_000, None),
     ],
 )
 def test_a_wrong_body_is_refused_by_field(data: bytes, param: str | None) -> None:
@@ -87,7 +87,7 @@ def test_unsupported_fields_are_refused_unless_null_or_neutral(
     body_type: type[CompletionBody | ChatBody],
 ) -> None:
     names = unsupported_fields(body_type)
-    assert len(names) > 20
+    assert len(names) > 15
     for name in names:
         body = body_type(messages=[]) if body_type is ChatBody else body_type()
         refuse_unsupported(body)
@@ -98,12 +98,6 @@ def test_unsupported_fields_are_refused_unless_null_or_neutral(
         with pytest.raises(RequestError) as caught:
             refuse_unsupported(body)
         assert caught.value.param == name
-
-
-def test_best_of_may_equal_n() -> None:
-    refuse_unsupported(CompletionBody(best_of=3), n=3)
-    with pytest.raises(RequestError):
-        refuse_unsupported(CompletionBody(best_of=3), n=2)
 
 
 def test_the_openapi_document_knows_the_fields() -> None:

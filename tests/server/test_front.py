@@ -8,6 +8,7 @@ import pytest
 
 from octavo.errors import (
     ContextLengthError,
+    DeadlineExceededError,
     EngineUnavailableError,
     OctavoError,
     OverloadedError,
@@ -16,9 +17,11 @@ from octavo.errors import (
 )
 from octavo.messages import (
     AbortRequest,
+    CacheAnswer,
     EngineFailed,
     EngineIdle,
     EngineReady,
+    ListPrefixes,
     RequestRefused,
     StepFinished,
     StepStarted,
@@ -51,12 +54,16 @@ STATS = StepStats(1, 0, 3, 7, 0.1, 5, 0, 0.01)
 class Recorder:
     """A front whose messages to the engine are kept."""
 
-    def __init__(self, max_unstarted: int = 2) -> None:
+    def __init__(self, max_unstarted: int = 2, max_unstarted_tokens: int | None = None) -> None:
         self.sent: list[ToEngine] = []
         self.ends: list[EngineFailed | None] = []
         self.metrics = ServerMetrics()
         self.front = Front(
-            self.sent.append, self.metrics, max_unstarted=max_unstarted, on_engine_end=self.ends.append
+            self.sent.append,
+            self.metrics,
+            max_unstarted=max_unstarted,
+            max_unstarted_tokens=max_unstarted_tokens,
+            on_engine_end=self.ends.append,
         )
 
     def open(self) -> Recorder:
@@ -66,7 +73,7 @@ class Recorder:
 
     def submit(self, n: int = 1) -> tuple[str, Inbox]:
         inbox = Inbox()
-        request_id = self.front.submit([1, 2], SamplingParams(n=n), inbox, arrival_seconds=0.0)
+        (request_id,) = self.front.submit([[1, 2]], SamplingParams(n=n), inbox, arrival_seconds=0.0)
         return request_id, inbox
 
     def step(self, *deltas: TokenDelta, started: tuple[str, ...] = ()) -> None:
@@ -141,6 +148,98 @@ async def test_a_full_queue_refuses_until_a_request_starts() -> None:
     assert recorder.front.is_ready  # overload is not unreadiness
     recorder.step(started=(first_id,))
     recorder.submit()
+
+
+async def test_a_body_is_let_in_whole_or_not_at_all() -> None:
+    recorder = Recorder(max_unstarted=10, max_unstarted_tokens=8).open()
+    params = SamplingParams()
+    ids = recorder.front.submit([[1, 2], [3, 4, 5]], params, Inbox(), arrival_seconds=0.0)
+    with pytest.raises(OverloadedError, match="2 prompts with 5 tokens"):
+        recorder.front.submit([[1], [2], [3], [4]], params, Inbox(), arrival_seconds=0.0)
+    assert recorder.front.num_live == len(recorder.sent) == 2
+    assert recorder.metrics.rejected == {"queue_full": 1}
+    recorder.step(started=tuple(ids))
+    recorder.front.record_queue()
+    assert (recorder.metrics.num_queued_prompts, recorder.metrics.num_queued_tokens) == (0, 0)
+    recorder.front.submit([[1] * 9], params, Inbox(), arrival_seconds=0.0)  # nothing waits: let in
+    recorder.front.record_queue()
+    assert (recorder.metrics.num_queued_prompts, recorder.metrics.num_queued_tokens) == (1, 9)
+
+
+async def test_a_message_that_does_not_fit_the_wire_leaves_nothing_of_its_body() -> None:
+    recorder = Recorder(max_unstarted=10).open()
+    send = recorder.sent.append
+
+    def refuse_seven(message: ToEngine) -> None:
+        if isinstance(message, SubmitRequest) and message.prompt_token_ids == [7]:
+            raise OverflowError("too large")
+        send(message)
+
+    recorder.front._send = refuse_seven
+    with pytest.raises(OverflowError):
+        recorder.front.submit([[5], [6], [7]], SamplingParams(), Inbox(), arrival_seconds=0.0)
+    assert recorder.front.num_live == 0
+    assert [type(each) for each in recorder.sent] == [SubmitRequest] * 2 + [AbortRequest] * 2
+
+
+async def test_a_request_that_waited_too_long_is_an_overload_before_it_has_begun() -> None:
+    recorder = Recorder().open()
+    request_id, inbox = recorder.submit(n=2)
+    timeout = FinishReason.QUEUE_TIMEOUT
+    recorder.step(*[TokenDelta(request_id, each, finish_reason=timeout, error="waited") for each in (0, 1)])
+    with pytest.raises(OverloadedError, match="waited") as caught:
+        await inbox.wait_started()
+    assert 1 <= caught.value.retry_after_seconds <= 60
+    assert recorder.metrics.rejected == {"queue_timeout": 1}
+    assert recorder.metrics.finished == {"queue_timeout": 2}
+    assert recorder.metrics.time_to_first_token.num_values == 0
+    assert recorder.front.num_live == 0
+
+
+async def test_a_deadline_is_met_after_what_came_before_it() -> None:
+    recorder = Recorder().open()
+    request_id, inbox = recorder.submit()
+    recorder.step(TokenDelta(request_id, 0, (5,)))
+    recorder.step(TokenDelta(request_id, 0, finish_reason=FinishReason.DEADLINE, error="too late"))
+    assert len(await inbox.take()) == 1
+    with pytest.raises(DeadlineExceededError, match="too late"):
+        await inbox.take()
+    assert recorder.front.num_live == 0
+    assert recorder.metrics.rejected == {}
+
+
+async def test_a_question_about_the_cache_is_answered_and_an_idle_engine_owes_nothing_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(front_module, "HANG_GRACE_SECONDS", 0.02)
+    recorder = Recorder()
+    with pytest.raises(EngineUnavailableError, match="loading"):
+        await recorder.front.ask_cache(ListPrefixes)
+    recorder.open()
+    asked = asyncio.create_task(recorder.front.ask_cache(ListPrefixes))
+    await asyncio.sleep(0.04)
+    assert recorder.front.is_hung
+    recorder.front.receive(CacheAnswer(recorder.sent[0].query_id, {"pins": []}))
+    recorder.front.receive(EngineIdle(STATS))
+    assert await asked == {"pins": []}
+    await asyncio.sleep(0.04)
+    assert recorder.front.is_ready
+    unanswered = asyncio.create_task(recorder.front.ask_cache(ListPrefixes))
+    await asyncio.sleep(0)
+    recorder.front.lose_engine()
+    with pytest.raises(EngineUnavailableError, match="died"):
+        await unanswered
+
+
+async def test_the_caches_state_reaches_the_metrics() -> None:
+    recorder = Recorder().open()
+    request_id, _ = recorder.submit()
+    stats = StepStats(1, 0, 3, 7, 0.1, 5, 2, 0.01, 4, 0.5, 1, 6)
+    recorder.front.receive(StepFinished(1, [TokenDelta(request_id, 0, (5,), num_cached_tokens=1)], stats))
+    metrics = recorder.metrics
+    assert (metrics.blocks_cached, metrics.kv_sharing_ratio) == (4, 0.5)
+    assert (metrics.num_swapped, metrics.host_blocks_used, metrics.num_preemptions) == (1, 6, 2)
+    assert (metrics.prefix_cache_queries, metrics.prompt_tokens_cached) == (2, 1)
 
 
 async def test_a_late_step_counts_as_hung_and_its_end_as_recovery(monkeypatch: pytest.MonkeyPatch) -> None:

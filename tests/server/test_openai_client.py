@@ -38,7 +38,7 @@ def test_completion(server: ServerProcess) -> None:
     assert reply.usage.prompt_tokens == 5
     assert reply.usage.total_tokens == 21
     assert reply.usage.prompt_tokens_details is not None
-    assert reply.usage.prompt_tokens_details.cached_tokens == 0
+    assert reply.usage.prompt_tokens_details.cached_tokens in range(5)  # others may have sent it before
 
 
 def test_completion_prompts_in_all_four_shapes(server: ServerProcess) -> None:
@@ -195,6 +195,7 @@ def test_the_wire_of_a_stream(server: ServerProcess) -> None:
     body = {
         "messages": HELLO,
         "max_tokens": 4,
+        "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "return_token_ids": True,

@@ -28,18 +28,18 @@ class BlockState:
 @dataclass(frozen=True, slots=True)
 class BlockMap:
     """Attributes:
-    step_id: of the last step planned.
+    step_id: of the last step; None before the first.
     blocks: those that are not empty, by id.
     """
 
-    step_id: int
+    step_id: int | None
     num_blocks: int
     block_size: int
     num_host_blocks_used: int
     blocks: list[BlockState]
 
 
-def map_blocks(cache: BlockManager, labels: Mapping[int, str], step_id: int) -> BlockMap:
+def map_blocks(cache: BlockManager, labels: Mapping[int, str], step_id: int | None) -> BlockMap:
     """The pool as it is. `labels` names sequences by id; a table with an id below 0 is a pin."""
     holders: dict[int, list[str]] = defaultdict(list)
     filled: dict[int, int] = defaultdict(int)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlySequence
 
 from octavo.control.decoding.beam_search import BeamSearch, BeamStep, Hypothesis
-from octavo.control.scheduler.scheduler import Scheduler
+from octavo.control.scheduler.roster import Roster
 from octavo.request import FinishReason, Request, Sequence, TokenDelta
 from octavo.sampling_params import SamplingParams
 from octavo.step import Candidate
@@ -28,12 +28,12 @@ class LiveBeams:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        roster: Roster,
         eos_token_ids: frozenset[int],
         new_sequence: Callable[[Request, list[int]], Sequence],
         find_stop: StopFinder | None,
     ) -> None:
-        self._scheduler = scheduler
+        self._roster = roster
         self._eos_token_ids = eos_token_ids
         self._new_sequence = new_sequence
         self._find_stop = find_stop
@@ -67,12 +67,12 @@ class LiveBeams:
         steps = search.advance([found[beam.sequence_id] for beam in live])
         if search.is_finished:
             for beam in live:
-                self._scheduler.finish(beam, FinishReason.STOP)
-            return [self._delta(request, index, best) for index, best in enumerate(search.best())]
+                self._roster.finish(beam, FinishReason.STOP)
+            return self._conclude(request, search.best())
         request.sequences = self._follow(live, steps)
         for beam in live:
             if beam not in request.sequences:
-                self._scheduler.finish(beam, FinishReason.ABORT)
+                self._roster.finish(beam, FinishReason.ABORT)
         return []
 
     def _follow(self, live: list[Sequence], steps: list[BeamStep]) -> list[Sequence]:
@@ -83,7 +83,7 @@ class LiveBeams:
             beam = live[step.parent]
             if step.parent in followed:
                 child = self._new_sequence(beam.request, list(beam.token_ids))
-                self._scheduler.fork(beam, child)
+                self._roster.fork(beam, child)
                 beam = child
             followed.add(step.parent)
             beams.append(beam)
@@ -91,6 +91,18 @@ class LiveBeams:
         for beam, step in zip(beams, steps, strict=True):
             beam.token_ids.append(step.token_id)
         return beams
+
+    def _conclude(self, request: Request, best: list[Hypothesis]) -> list[TokenDelta]:
+        """The last deltas: `n` of them, for whoever follows the choices waits for each one's end. Where
+        fewer different continuations are possible, the worst of them stands for those that are not."""
+        if not best:
+            error = "no continuation is possible: every token is forbidden"
+            return [
+                TokenDelta(request.request_id, index, finish_reason=FinishReason.ERROR, error=error)
+                for index in range(request.params.n)
+            ]
+        last = len(best) - 1
+        return [self._delta(request, index, best[min(index, last)]) for index in range(request.params.n)]
 
     def _delta(self, request: Request, index: int, best: Hypothesis) -> TokenDelta:
         return TokenDelta(

@@ -34,6 +34,12 @@ class Entry:
     donor: Sequence | None = None
     hit: PrefixHit = NO_HIT
 
+    @property
+    def is_anew(self) -> bool:
+        """Whether a sequence begins by itself, with nothing but what the cache has of it."""
+        is_swapped = self.members[0].status is SequenceStatus.SWAPPED
+        return self.donor is None and len(self.members) == 1 and not is_swapped
+
 
 def entry_of(sequence: Sequence, cache: BlockManager, joined: Collection[int]) -> Entry:
     """How a waiting sequence would begin now. `joined` are the ids of those that began in this step."""

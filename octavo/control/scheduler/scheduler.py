@@ -1,4 +1,4 @@
-"""Which sequences run in the next step, and with how many tokens. Owns the queues and `Sequence.status`.
+"""Which sequences run in the next step, and with how many tokens. Owns the step's order and budget.
 
 Iteration-level scheduling (Orca, OSDI 2022) with chunked prefill (Sarathi-Serve, arXiv:2403.02310).
 May not touch tensors, text or clocks, and never appends tokens: that is the engine's.
@@ -12,8 +12,6 @@ from octavo.control.cache.pins import PrefixPins
 from octavo.control.scheduler.admission import (
     Entry,
     entry_of,
-    find_donor,
-    find_hit,
     is_being_computed,
     without_part,
 )
@@ -21,8 +19,8 @@ from octavo.control.scheduler.budget import TokenBudget
 from octavo.control.scheduler.draft import StepDraft, prompt_logprobs_border, slice_for
 from octavo.control.scheduler.policy import FirstComeFirstServed, Policy
 from octavo.control.scheduler.preemption import PreemptionCost
-from octavo.control.scheduler.queues import PromptFollowers, QueuedRequests, WaitingQueue
-from octavo.control.scheduler.running import RunningSet, is_beam_group, running_sequences
+from octavo.control.scheduler.roster import Roster
+from octavo.control.scheduler.running import is_beam_group, running_sequences
 from octavo.errors import ConfigError
 from octavo.request import FinishReason, Request, Sequence, SequenceStatus
 from octavo.step import CopyKind, StepResult
@@ -71,40 +69,11 @@ class Scheduler:
         self.pins = PrefixPins(block_manager)
         self.max_num_seqs = max_num_seqs
         self.policy = policy or FirstComeFirstServed()
-        self.queued = QueuedRequests()
         self.budget = TokenBudget(max_num_batched_tokens, target_itl_seconds)
-        self.num_swapped = 0
+        self.roster = Roster(block_manager, self.policy)
         self._preemption_cost = preemption_cost
-        self._running = RunningSet(self.policy)
-        self._waiting = WaitingQueue(self.policy)
-        self._followers = PromptFollowers()
+        self._running = self.roster.running
         self._next_step_id = 0
-
-    @property
-    def num_running(self) -> int:
-        """Sequences that hold a place in the steps."""
-        return self._running.num_sequences
-
-    @property
-    def num_waiting(self) -> int:
-        """Sequences that wait: new, preempted, swapped out, or for the first of their request."""
-        return len(self._waiting) + len(self._followers)
-
-    @property
-    def running_requests(self) -> list[Request]:
-        """The requests with running sequences, in the policy's order. Not to be changed."""
-        return self._running.in_order()
-
-    # -- sequences come and go
-
-    def add(self, request: Request) -> None:
-        """Queue a request; it may join the next step. Its other sequences follow the first."""
-        leader, *followers = request.sequences
-        key = self.policy.key(request)
-        self.policy.arrive(key, self.queued.busy_keys)
-        self.queued.add(request, key)
-        self._waiting.push(leader)
-        self._followers.hold(leader, followers)
 
     def plan_step(self) -> StepDraft:
         """Choose the next step's slices and give them their slots. The plan may be empty."""
@@ -117,73 +86,6 @@ class Scheduler:
         self._plan_prefills(draft, prefills)
         self._admit_waiting(draft, prefills)
         return draft
-
-    def advance(self, sequence: Sequence, num_tokens: int) -> None:
-        """Record that the sequence's next `num_tokens` tokens are in the cache."""
-        num_before = sequence.num_computed_tokens
-        num_computed = sequence.num_computed_tokens = num_before + num_tokens
-        block_size = self.block_manager.block_size
-        if num_before // block_size != num_computed // block_size:
-            self._commit(sequence)
-        if num_before < sequence.num_prompt_tokens <= num_computed:
-            self._commit(sequence, with_part=True)
-            for follower in self._followers.release(sequence):
-                self._waiting.push(follower)
-
-    def fork(self, parent: Sequence, child: Sequence) -> None:
-        """Let `child`, a new sequence of a running one's request, run with all of its computed tokens."""
-        self.block_manager.fork(parent.sequence_id, child.sequence_id, parent.num_computed_tokens)
-        child.num_computed_tokens = parent.num_computed_tokens
-        child.prefix_keys = list(parent.prefix_keys)
-        self._start_running(child)
-
-    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End a live sequence, wherever it stands, and free what only it holds."""
-        status = sequence.status
-        if status is _RUNNING:
-            self._running.leave(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
-        else:
-            self._followers.remove(sequence)
-        orphans = self._followers.release(sequence)
-        if orphans:
-            self._waiting.push(orphans[0])
-            self._followers.hold(orphans[0], orphans[1:])
-        if status is _RUNNING:
-            # A sequence that broke may have left anything in its blocks; nobody inherits those.
-            is_sound = reason is not FinishReason.ERROR
-            if is_sound:
-                self._hand_over(sequence)
-                self._commit(sequence, with_part=True)
-            self._release(sequence, is_sound=is_sound)
-        elif status is _SWAPPED:
-            self.num_swapped -= 1
-            self._release(sequence)
-        sequence.status = SequenceStatus.FINISHED
-        sequence.finish_reason = reason
-        if sequence.request.is_finished:
-            self.queued.end(sequence.request, self.policy.key(sequence.request))
-
-    def preempt(self, sequence: Sequence) -> None:
-        """Take a running or swapped sequence's blocks away; it waits in its place to be recomputed. Beams
-        go together."""
-        request = sequence.request
-        for member in request.sequences if is_beam_group(request) else [sequence]:
-            self._preempt_alone(member)
-
-    def _preempt_alone(self, sequence: Sequence) -> None:
-        if sequence.status is _SWAPPED:
-            self._waiting.remove(sequence)
-            self.num_swapped -= 1
-        else:
-            self._running.leave(sequence)
-            self._commit(sequence, with_part=True)
-        self._release(sequence)
-        sequence.num_computed_tokens = 0
-        sequence.num_preemptions += 1
-        sequence.status = SequenceStatus.PREEMPTED
-        self._waiting.push(sequence)
 
     def learn(self, draft: StepDraft, result: StepResult, step_seconds: float) -> None:
         """Take in how long a step took: for the budget, and for what preemption costs."""
@@ -280,7 +182,7 @@ class Scheduler:
             draft.add(sequence, slice_for(sequence, num_tokens, block_ids))
         except Exception as error:
             draft.faults.append((sequence, f"could not be scheduled: {type(error).__name__}: {error}"))
-            self.finish(sequence, FinishReason.ERROR)
+            self.roster.finish(sequence, FinishReason.ERROR)
 
     # -- planning what comes in
 
@@ -296,11 +198,11 @@ class Scheduler:
         prefills = [one for one in prefills if one.status is _RUNNING]
         missing_blocks = sum(map(self._missing_blocks, prefills))
         while draft.token_budget > 0:
-            sequence = self._waiting.peek()
+            sequence = self.roster.waiting.peek()
             if sequence is None:
                 return
             entry = entry_of(sequence, self.block_manager, joined)
-            if entry.donor is None and is_being_computed(sequence, entry.hit, prefills, self.block_manager):
+            if entry.is_anew and is_being_computed(sequence, entry.hit, prefills, self.block_manager):
                 return
             if not self._fits(entry, missing_blocks) and entry.hit.part_block_id is not None:
                 entry = without_part(entry, self.block_manager)
@@ -325,7 +227,7 @@ class Scheduler:
         if entry.members[0].status is not _SWAPPED:
             return False
         for member in entry.members:
-            self._preempt_alone(member)
+            self.roster.preempt_alone(member)
         return True
 
     def _fits(self, entry: Entry, missing_blocks: int) -> bool:
@@ -337,25 +239,9 @@ class Scheduler:
 
     def _join(self, draft: StepDraft, entry: Entry) -> None:
         """Make the entry's members run, with a first chunk of what they have to compute."""
-        cache, sequence = self.block_manager, entry.members[0]
-        request = sequence.request
-        for member in entry.members:
-            self._waiting.remove(member)
-        if sequence.status is _SWAPPED:
-            draft.block_copies += cache.swap_in([one.sequence_id for one in entry.members])
-            self.num_swapped -= len(entry.members)
-        elif entry.donor is not None:
-            self._fork_prompt(sequence, entry.donor)
-        else:
-            for member in entry.members:
-                # Beams look one after the other, as each takes blocks that the next might have found.
-                hit = find_hit(member, cache) if is_beam_group(request) else entry.hit
-                draft.block_copies += cache.adopt(member.sequence_id, hit)
-                member.num_computed_tokens = hit.num_tokens
-        for member in entry.members:
-            self._start_running(member)
-        self._charge_prompt(sequence)
+        draft.block_copies += self.roster.begin(entry)
         draft.moved += entry.members
+        request = entry.members[0].request
         if is_beam_group(request) and self._begin_beams(draft, entry.members):
             return
         for member in sorted(entry.members, key=lambda one: one.num_uncomputed_tokens):
@@ -377,16 +263,9 @@ class Scheduler:
             self._place(draft, beam, 1)
         return True
 
-    def _charge_prompt(self, sequence: Sequence) -> None:
-        """The first of a request has begun: its prompt is charged, but for what was in the cache."""
-        request = sequence.request
-        if request.num_cached_tokens is None:
-            request.num_cached_tokens = sequence.num_computed_tokens
-            self.policy.charge(request, sequence.num_prompt_tokens - sequence.num_computed_tokens, 0)
-
     def _displace(self, draft: StepDraft) -> None:
         """Preempt running requests that come after the first waiting one, if that makes room for it."""
-        sequence = self._waiting.peek()
+        sequence = self.roster.waiting.peek()
         if sequence is None:
             return
         rank = self.policy.rank(sequence.request)
@@ -417,16 +296,10 @@ class Scheduler:
         draft.num_preemptions += len(members)
         if not self._is_swap_better(members):
             for member in members:
-                self._preempt_alone(member)
+                self.roster.preempt_alone(member)
             return
-        draft.block_copies += self.block_manager.swap_out([one.sequence_id for one in members])
+        draft.block_copies += self.roster.swap_out(members)
         draft.moved += members
-        self.num_swapped += len(members)
-        for member in members:
-            self._running.leave(member)
-            member.status = _SWAPPED
-            member.num_preemptions += 1
-            self._waiting.push(member)
 
     def _is_swap_better(self, members: list[Sequence]) -> bool:
         ids = [one.sequence_id for one in members]
@@ -439,57 +312,5 @@ class Scheduler:
         return num_blocks > 0 and self._preemption_cost.prefers_swap(num_tokens, num_blocks)
 
     def _preempt_for_room(self, draft: StepDraft, sequence: Sequence) -> None:
-        self.preempt(sequence)
+        self.roster.preempt(sequence)
         draft.num_preemptions += 1
-
-    # -- sequences of one request
-
-    def _start_running(self, sequence: Sequence) -> None:
-        sequence.status = _RUNNING
-        self._running.join(sequence)
-        self.queued.start(sequence.request)
-
-    def _fork_prompt(self, sequence: Sequence, donor: Sequence) -> None:
-        """Let a waiting sequence share a sibling's prompt but for its last token."""
-        num_shared_tokens = sequence.num_prompt_tokens - 1
-        self.block_manager.fork(donor.sequence_id, sequence.sequence_id, num_shared_tokens)
-        sequence.num_computed_tokens = num_shared_tokens
-        sequence.prompt_logprobs = list(donor.prompt_logprobs)
-
-    def _hand_over(self, sequence: Sequence) -> None:
-        """Leave an ending sequence's prompt, and its place in the steps, to a sibling that waits.
-
-        Otherwise a request whose first continuation ends at once (`max_tokens=1`) would compute its
-        prompt again. The heir runs from now on, so that no waiting sequence ever holds blocks.
-        """
-        request = sequence.request
-        if len(request.sequences) == 1 or sequence.num_computed_tokens < sequence.num_prompt_tokens:
-            return
-        if request.params.use_beam_search:
-            return
-        waiting = (one for one in request.sequences if one in self._waiting and one.status is not _SWAPPED)
-        heir = next(waiting, None)
-        if heir is not None and find_donor(heir, {sequence.sequence_id}) is None:
-            self._waiting.remove(heir)
-            self._fork_prompt(heir, sequence)
-            self._start_running(heir)
-
-    def _commit(self, sequence: Sequence, *, with_part: bool = False) -> None:
-        """Tell the cache what the sequence's blocks hold by now."""
-        cache = self.block_manager
-        if cache.index is None or not cache.has_table(sequence.sequence_id):
-            return
-        known = (
-            sequence.sequence_id,
-            sequence.token_ids,
-            sequence.prefix_keys,
-            sequence.request.service.cache_salt,
-            sequence.num_computed_tokens,
-        )
-        cache.commit(*known)
-        if with_part:
-            cache.commit_part(*known)
-
-    def _release(self, sequence: Sequence, *, is_sound: bool = True) -> None:
-        if sequence.status is _SWAPPED or self.block_manager.has_table(sequence.sequence_id):
-            self.block_manager.release(sequence.sequence_id, is_sound=is_sound)

@@ -34,6 +34,7 @@ class OutputText:
     """
 
     def __init__(self, tokenizer: Tokenizer, params: SamplingParams, prompt_token_ids: Sequence[int]) -> None:
+        self._arguments = (tokenizer, params, prompt_token_ids)
         self._detokenizer = Detokenizer(
             tokenizer,
             prompt_token_ids,
@@ -54,6 +55,15 @@ class OutputText:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
+
+    def holds_stop_string(self, token_ids: Sequence[int]) -> bool:
+        """Whether these tokens, as all of the output, have a stop string in their text. Pushes nothing.
+
+        A beam comes whole, and what ended it is not said: its last token may complete a stop string or be
+        a stop token, whose text is not searched.
+        """
+        output_text = OutputText(*self._arguments)
+        return output_text.push(token_ids, finished=True).stop_string is not None
 
     def push(
         self, token_ids: Sequence[int], finished: bool, *, ended_by_stop_token: bool = False

@@ -20,6 +20,7 @@ from octavo.server.openai.logprobs import LogprobFormat
 from octavo.server.openai.reply import CollectedChoice
 from octavo.server.openai.sampling import chat_params, check_stream_options
 from octavo.server.openai.schema import MAX_MESSAGES, ChatBody, ContentPart, Message
+from octavo.server.openai.service import service_params
 from octavo.server.parts import ServerParts, encode_bad_words, encode_text
 
 # Names that a template gets from the server; a client may not put its own in their place.
@@ -96,9 +97,11 @@ async def create_chat_completion(request: Request) -> Response:
     text_parts, facts = parts.admit()
     body = await read_body(request, ChatBody, parts.config.server.max_body_bytes)
     parts.check_model(body.model)
-    refuse_unsupported(body, n=1 if body.n is None else body.n)
+    refuse_unsupported(body)
     check_stream_options(body)
     params = chat_params(body, text_parts.description.default_sampling)
+    authorization = request.headers.get("authorization")
+    service = service_params(body, authorization, parts.config.engine.scheduler)
     prompt_text = render_prompt(
         text_parts,
         body.messages,
@@ -116,6 +119,7 @@ async def create_chat_completion(request: Request) -> Response:
         [prompt_token_ids],
         params,
         bad_words_token_ids=await encode_bad_words(text_parts, params.bad_words),
+        service=service,
         arrival_seconds=arrival_seconds,
     )
     logprobs = LogprobFormat(text_parts.tokenizer, as_token_ids=bool(body.return_tokens_as_token_ids))

@@ -22,9 +22,10 @@ from octavo.server.openai.logprobs import LogprobFormat
 from octavo.server.openai.reply import CollectedChoice
 from octavo.server.openai.sampling import check_stream_options, completion_params
 from octavo.server.openai.schema import MAX_PROMPTS, CompletionBody
+from octavo.server.openai.service import service_params
 from octavo.server.parts import ServerParts, encode_bad_words, encode_text
 
-MAX_CHOICES = 1024
+MAX_SEQUENCES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +123,19 @@ async def create_completion(request: Request) -> Response:
     text_parts, facts = parts.admit()
     body = await read_body(request, CompletionBody, parts.config.server.max_body_bytes)
     parts.check_model(body.model)
-    refuse_unsupported(body, n=1 if body.n is None else body.n)
+    refuse_unsupported(body)
     check_stream_options(body)
     params = completion_params(body, text_parts.description.default_sampling)
-    prompts = await _read_prompts(body, params.n, text_parts, facts)
+    authorization = request.headers.get("authorization")
+    service = service_params(body, authorization, parts.config.engine.scheduler)
+    prompts = await _read_prompts(body, params.num_sequences, text_parts, facts)
     generation = Generation(
         parts.front,
         text_parts.tokenizer,
         [prompt.token_ids for prompt in prompts],
         params,
         bad_words_token_ids=await encode_bad_words(text_parts, params.bad_words),
+        service=service,
         arrival_seconds=arrival_seconds,
     )
     logprobs = LogprobFormat(text_parts.tokenizer, as_token_ids=bool(body.return_tokens_as_token_ids))
@@ -141,15 +145,17 @@ async def create_completion(request: Request) -> Response:
 
 
 async def _read_prompts(
-    body: CompletionBody, n: int, text_parts: TextParts, facts: EngineReady
+    body: CompletionBody, num_sequences: int, text_parts: TextParts, facts: EngineReady
 ) -> list[Prompt]:
     """The four shapes of `prompt` as a list of prompts."""
     if body.prompt is None:
         raise RequestError("prompt is missing", param="prompt")
     texts_or_ids = _split_prompts(body.prompt)
-    if len(texts_or_ids) > MAX_PROMPTS or len(texts_or_ids) * n > MAX_CHOICES:
+    if len(texts_or_ids) > MAX_PROMPTS or len(texts_or_ids) * num_sequences > MAX_SEQUENCES:
         raise RequestError(
-            f"{len(texts_or_ids)} prompts with n={n} make more than {MAX_CHOICES} choices", param="prompt"
+            f"{len(texts_or_ids)} prompts with {num_sequences} sequences each (n or best_of) make more than "
+            f"{MAX_SEQUENCES}",
+            param="prompt",
         )
     add_special_tokens = body.add_special_tokens is not False
     tokenizer = text_parts.tokenizer

@@ -19,9 +19,6 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
     "reasoning_effort": ("none",),
-    "use_beam_search": (False,),
-    "length_penalty": (1, 1.0),
-    "priority": (0,),
     "echo": (False,),
     "include_reasoning": (True,),
     "verbosity": ("medium",),
@@ -38,7 +35,7 @@ _REMEDIES = {
 }
 
 
-def refuse_unsupported(body: msgspec.Struct, *, n: int = 1) -> None:
+def refuse_unsupported(body: msgspec.Struct) -> None:
     """Refuse fields with a value that would have to change the output but cannot.
 
     Raises:
@@ -47,8 +44,6 @@ def refuse_unsupported(body: msgspec.Struct, *, n: int = 1) -> None:
     for name in unsupported_fields(type(body)):
         value = getattr(body, name)
         if value is None or any(_is_same(value, neutral) for neutral in NEUTRAL_VALUES.get(name, ())):
-            continue
-        if name == "best_of" and _is_same(value, n):
             continue
         remedy = _REMEDIES.get(name, "leave it out or set it to null")
         raise RequestError(f"{name} is not supported by this server: {remedy}", param=name)

@@ -91,15 +91,19 @@ class UsageOptions:
 
 
 def usage(generation: Generation) -> dict[str, Any]:
-    """Tokens so far, each prompt counted once however many choices it has."""
+    """Tokens so far, each prompt counted once however many choices it has; of `best_of`, what was
+    generated counts, returned or not."""
     num_prompt_tokens, num_output_tokens = generation.num_prompt_tokens, generation.num_output_tokens
-    return {
+    fields = {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_output_tokens,
         "total_tokens": num_prompt_tokens + num_output_tokens,
         "prompt_tokens_details": {"cached_tokens": generation.num_cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
+    if generation.kv_sharing is not None:
+        fields["kv_sharing"] = round(generation.kv_sharing, 4)
+    return fields
 
 
 async def full_reply(generation: Generation, head: ReplyHead, reply_format: ReplyFormat) -> dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from octavo.control.decoding.best_of import check_streamable
+from octavo.control.decoding.model_defaults import over_model_defaults
 from octavo.errors import RequestError
 from octavo.sampling_params import MAX_LOGPROBS, SamplingParams
 from octavo.server.openai.schema import ChatBody, CompletionBody, GenerationBody
 
 # Fields with the same name and meaning in the body and in SamplingParams.
 _SHARED_FIELDS = (
-    *("n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
+    *("n", "best_of", "use_beam_search", "length_penalty", "early_stopping"),
+    *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
     *("repetition_penalty", "seed", "min_tokens", "stop", "stop_token_ids", "include_stop_str_in_output"),
     *("ignore_eos", "logit_bias", "allowed_token_ids", "bad_words", "skip_special_tokens"),
     *("spaces_between_special_tokens", "prompt_logprobs"),
 )
-# What a model's generation_config.json may set.
-_MODEL_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 DEFAULT_COMPLETION_TOKENS = 16
 
 
@@ -26,10 +28,12 @@ def completion_params(body: CompletionBody, model_defaults: Mapping[str, float])
     values["max_tokens"] = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     values["logprobs"] = body.logprobs
     if body.echo and body.logprobs is not None and body.prompt_logprobs is None:
+        if body.use_beam_search:
+            raise RequestError("echo with logprobs cannot go with beam search", param="echo")
         values["prompt_logprobs"] = body.logprobs  # OpenAI's echo reports the prompt's too
     if body.max_tokens == 0 and not body.echo and body.prompt_logprobs is None:
         raise RequestError("max_tokens may be 0 only with echo or prompt_logprobs", param="max_tokens")
-    return _make(values)
+    return _make(values, body)
 
 
 def chat_params(body: ChatBody, model_defaults: Mapping[str, float]) -> SamplingParams:
@@ -56,7 +60,7 @@ def chat_params(body: ChatBody, model_defaults: Mapping[str, float]) -> Sampling
             )
     if body.logprobs:
         values["logprobs"] = body.top_logprobs or 0
-    return _make(values)
+    return _make(values, body)
 
 
 def check_stream_options(body: GenerationBody) -> None:
@@ -67,16 +71,13 @@ def check_stream_options(body: GenerationBody) -> None:
         raise RequestError("prompt_logprobs cannot be streamed; leave stream out", param="prompt_logprobs")
 
 
-def _shared_values(body: GenerationBody, model_defaults: Mapping[str, float]) -> dict[str, object]:
-    values: dict[str, object] = {
-        name: model_defaults[name] for name in _MODEL_FIELDS if name in model_defaults
-    }
-    for name in _SHARED_FIELDS:
-        value = getattr(body, name)
-        if value is not None:
-            values[name] = value
-    return values
+def _shared_values(body: GenerationBody, model_defaults: Mapping[str, float]) -> dict[str, Any]:
+    wanted = {name: value for name in _SHARED_FIELDS if (value := getattr(body, name)) is not None}
+    return over_model_defaults(wanted, model_defaults)
 
 
-def _make(values: dict[str, object]) -> SamplingParams:
-    return SamplingParams(**values)  # type: ignore[arg-type]  # each is checked there, by name
+def _make(values: dict[str, Any], body: GenerationBody) -> SamplingParams:
+    params = SamplingParams(**values)  # each is checked there, by name
+    if body.stream:
+        check_streamable(params)
+    return params

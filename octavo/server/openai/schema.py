@@ -34,6 +34,10 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     model: str | None = None
     n: Int64 | None = None
+    best_of: Int64 | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: Int64 | None = None
@@ -60,8 +64,12 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     request_id: str | None = None
+    user: str | None = None
+    priority: Int64 | None = None
+    cache_salt: str | None = None
+    deadline_seconds: float | None = None
+    queue_timeout_seconds: float | None = None
 
-    user: Ignored = None
     metadata: Ignored = None
     store: Ignored = None
     safety_identifier: Ignored = None
@@ -78,14 +86,9 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     guided_grammar: Unsupported = None
     guided_decoding_backend: Unsupported = None
     guided_whitespace_pattern: Unsupported = None
-    best_of: Unsupported = None
-    use_beam_search: Unsupported = None
-    length_penalty: Unsupported = None
     logprob_token_ids: Unsupported = None
     truncate_prompt_tokens: Unsupported = None
     truncation_side: Unsupported = None
-    priority: Unsupported = None
-    cache_salt: Unsupported = None
     session_id: Unsupported = None
     stream_interval: Unsupported = None
     kv_transfer_params: Unsupported = None

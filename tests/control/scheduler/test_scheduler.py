@@ -127,7 +127,7 @@ def test_a_preempted_sequence_comes_back_before_those_that_came_after_it():
     second = fake.engine.submit("b", prompt_of(4), params(9)).sequences[0]
     fake.engine.submit("c", prompt_of(4), params(4))
     fake.step()
-    fake.scheduler.preempt(second)
+    fake.scheduler.roster.preempt(second)
     assert (second.status, second.num_computed_tokens, second.num_preemptions) == (
         SequenceStatus.PREEMPTED,
         0,
@@ -226,7 +226,7 @@ def test_a_plans_copies_never_build_on_each_other():
     fake.step()
     assert [one.status for one in sequences[:3]] == [SequenceStatus.RUNNING] * 3
     fake.engine.abort("a", 0)
-    fake.scheduler.preempt(sequences[1])
+    fake.scheduler.roster.preempt(sequences[1])
     fake.step()  # 1 forks from 2, and so must 3; the fake executor refuses chains
     plan = fake.plans[-1]
     assert [piece.sequence_id for piece in plan.slices] == [2, 1, 3]
@@ -242,7 +242,7 @@ def test_prompt_logprobs_are_gathered_once_across_a_preemption():
     sequence = fake.engine.submit("a", prompt, params(3, prompt_logprobs=1)).sequences[0]
     fake.step()
     fake.step()
-    fake.scheduler.preempt(sequence)
+    fake.scheduler.roster.preempt(sequence)
     outputs = fake.run()
     targets = [token for plan in fake.plans for token in plan.slices[0].prompt_logprob_targets]
     assert targets == prompt[1:]
