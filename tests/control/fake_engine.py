@@ -67,6 +67,7 @@ class FakeEngine:
         num_host_blocks: int = 0,
         policy: Policy | None = None,
         preemption_cost: PreemptionCost | None = None,
+        target_itl_seconds: float | None = None,
         **limits: Any,
     ) -> None:
         """`limits` are further arguments of Engine."""
@@ -81,6 +82,7 @@ class FakeEngine:
             max_num_batched_tokens=max_num_batched_tokens,
             policy=policy,
             preemption_cost=preemption_cost,
+            target_itl_seconds=target_itl_seconds,
         )
         self.engine = Engine(
             self.scheduler,

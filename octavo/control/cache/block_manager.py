@@ -6,6 +6,7 @@ numbered invariants are in README.md beside this file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from octavo.control.cache.block_pool import BlockPool
@@ -295,6 +296,12 @@ class BlockManager:
     def num_distinct_blocks(self, sequence_ids: Iterable[int]) -> int:
         """Blocks that these sequences hold together."""
         return count_distinct_blocks(self.tables[each] for each in sequence_ids)
+
+    def num_own_blocks(self, sequence_ids: Iterable[int]) -> int:
+        """Blocks that these sequences hold and nobody else: what would be free if they left."""
+        held = Counter(block_id for each in sequence_ids for block_id in self.tables[each].block_ids)
+        counts = self.pool.reference_counts
+        return sum(counts[block_id] == num_held for block_id, num_held in held.items())
 
     def can_swap_out(self, sequence_ids: Iterable[int]) -> bool:
         """Whether the host pool has room for the tables of these sequences."""

@@ -67,6 +67,12 @@ class RunningSet:
         if count == 0 or not request.params.use_beam_search:
             self.num_places -= num_places(request)
 
+    def places_of(self, request: Request) -> int:
+        """Places that a request takes now."""
+        if request.params.use_beam_search:
+            return num_places(request)
+        return self._counts[request.arrival_index]
+
     def last(self) -> Request:
         """The request that gives way first."""
         return self.in_order()[-1]

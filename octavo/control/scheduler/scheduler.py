@@ -271,17 +271,19 @@ class Scheduler:
         rank = self.policy.rank(sequence.request)
         later = [one for one in self._running.in_order() if self.policy.rank(one) > rank]
         entry = entry_of(sequence, self.block_manager, ())
-        if self._fits(entry, 0):
-            return
-        held = sum(
-            self.block_manager.num_table_blocks(one.sequence_id)
-            for each in later
-            for one in running_sequences(each)
-        )
-        if entry.num_blocks > self.block_manager.num_free_blocks + held:
+        if self._fits(entry, 0) or not self._fits_without(entry, later):
             return
         while later and not self._fits(entry_of(sequence, self.block_manager, ()), 0):
             self._preempt_request(draft, later.pop())
+
+    def _fits_without(self, entry: Entry, leaving: list[Request]) -> bool:
+        """Whether it would fit if these running requests left: otherwise they would give way in vain."""
+        num_places = self._running.num_places - sum(map(self._running.places_of, leaving))
+        num_places += entry.num_places
+        margin = num_places if self._running.num_requests > len(leaving) else 0
+        ids = [one.sequence_id for request in leaving for one in running_sequences(request)]
+        num_free = self.block_manager.num_free_blocks + self.block_manager.num_own_blocks(ids)
+        return num_places <= self.max_num_seqs and entry.num_blocks + margin <= num_free
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         """Blocks that the sequence's known tokens still lack: more than 0 only while it prefills."""
