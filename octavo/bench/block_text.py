@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from octavo.bench.block_history import STATES, BlockHistory
@@ -37,4 +38,4 @@ def _cuts(length: int, num_parts: int) -> list[tuple[int, int]]:
     """[0, length) in at most so many parts of nearly the same size, none of them empty."""
     num_parts = max(1, min(length, num_parts))
     edges = [index * length // num_parts for index in range(num_parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))

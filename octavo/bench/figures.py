@@ -141,7 +141,9 @@ def _by_request(history: BlockHistory) -> tuple[list[list[int]], list[str], list
         labels += [f"request {name}" for name in requests]
     else:
         every = len(_REQUEST_COLOURS)
-        labels += [f"requests {requests[index]}, … (every {every}th)" for index in range(num_colours)]
+        twice = zip(requests[:every], requests[every:], strict=False)
+        labels += [f"{first}, {second}, …" for first, second in twice]
+        labels += requests[len(labels) - 3 : every]
     colours = ["#FFFFFF", "#E4E4E4", "#8A8A8A", *_REQUEST_COLOURS[:num_colours]]
     return folded, labels, colours
 
@@ -160,7 +162,8 @@ def _paint(axes: Axes, history: BlockHistory, grid: list[list[int]], colours: li
     )
     steps = history.step_ids
     places = sorted({round(index * (len(steps) - 1) / 8) for index in range(9)})
-    axes.set_xticks(places, [str(steps[place]) for place in places])
+    names = ["start" if steps[place] < 0 else str(steps[place]) for place in places]
+    axes.set_xticks(places, names)
 
 
 def _add_legend(figure: Figure, entries: Sequence[tuple[str, str]], *, ncols: int) -> None:

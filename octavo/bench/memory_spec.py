@@ -9,7 +9,7 @@ from octavo.config import parse_tokens, setting
 from octavo.errors import ConfigError
 
 
-def parse_block_sizes(text: str) -> tuple[int, ...]:
+def parse_numbers(text: str) -> tuple[int, ...]:
     """'8,16' -> (8, 16).
 
     Raises:
@@ -20,7 +20,7 @@ def parse_block_sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise ConfigError(f"{text!r} is not a list of block sizes; write for example 8,16,32")
+        raise ConfigError(f"{text!r} is not a list of whole numbers above 0; write for example 8,16,32")
     return sizes
 
 
@@ -40,7 +40,7 @@ class MemorySpec:
     block_sizes: tuple[int, ...] = setting(
         (8, 16, 32, 64),
         "sizes of paged blocks (default: 8,16,32,64)",
-        parse=parse_block_sizes,
+        parse=parse_numbers,
         metavar="N,...",
     )
     max_model_len: int = setting(2048, "longest context", parse=parse_tokens, metavar="TOKENS")

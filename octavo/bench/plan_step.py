@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +27,9 @@ from octavo.sampling_params import SamplingParams
 from octavo.service_params import ServiceParams
 
 MIXES = ("decode", "mixed")
+KINDS = tuple(itertools.product(MIXES, POLICIES))
+# Running sequences -> milliseconds that the median should stay under.
+GOALS_MS = {256: 1.0, 4096: 15.0}
 
 _BLOCK_SIZE = 16
 # Beside the decodes, a step has room for so many tokens of prompts.
@@ -109,18 +112,22 @@ def measure_plan_step(
     )
 
 
-def run_plan_step(sizes: Iterable[int], *, num_steps: int) -> dict[str, Any]:
+def run_plan_step(
+    sizes: Iterable[int], *, num_steps: int, on_done: Callable[[], None] | None = None
+) -> dict[str, Any]:
     """Every size, mix and policy, as one results file."""
-    before = os.getloadavg()
-    costs = [
-        measure_plan_step(size, mix=mix, policy=policy, num_steps=num_steps)
-        for size, mix, policy in itertools.product(sizes, MIXES, POLICIES)
-    ]
+    load_before = os.getloadavg()
+    costs = []
+    for size, (mix, policy) in itertools.product(sizes, KINDS):
+        costs.append(measure_plan_step(size, mix=mix, policy=policy, num_steps=num_steps))
+        if on_done is not None:
+            on_done()
     return {
         "benchmark": "plan-step",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": asdict(describe_machine()),
-        "load_average": {"before": before, "after": os.getloadavg()},
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "goals_ms": GOALS_MS,
         "costs": [cost.as_json() for cost in costs],
     }
 
