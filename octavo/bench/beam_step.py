@@ -32,14 +32,17 @@ class BeamStepCost:
     decode_ms: list[float]
 
     @property
+    def ratios(self) -> list[float]:
+        """Of each pair."""
+        return [beam / decode for beam, decode in zip(self.beam_ms, self.decode_ms, strict=True)]
+
+    @property
     def ratio(self) -> float:
         """Median of the pairs' ratios."""
-        return quantile(
-            [beam / decode for beam, decode in zip(self.beam_ms, self.decode_ms, strict=True)], 0.5
-        )
+        return quantile(self.ratios, 0.5)
 
     def as_json(self) -> dict[str, Any]:
-        ratios = [beam / decode for beam, decode in zip(self.beam_ms, self.decode_ms, strict=True)]
+        ratios = self.ratios
         return {
             "width": self.width,
             "num_prompt_tokens": self.num_prompt_tokens,
@@ -78,6 +81,7 @@ def measure_beam_steps(
     for number in range(width):
         decode_engine.submit(f"decode-step-{number}", prompt, greedy)
     for engine in (beam_engine, decode_engine):
+        engine.step()  # what it did last may look like what is waited for
         while not _is_decoding(engine, width):
             engine.step()
     beam_ms: list[float] = []

@@ -141,9 +141,8 @@ def _by_request(history: BlockHistory) -> tuple[list[list[int]], list[str], list
         labels += [f"request {name}" for name in requests]
     else:
         every = len(_REQUEST_COLOURS)
-        labels += [
-            f"{requests[index]}, {requests[index + every]}, …" for index in range(len(requests) - every)
-        ][:every]
+        twice = zip(requests[:every], requests[every:], strict=False)
+        labels += [f"{first}, {second}, …" for first, second in twice]
         labels += requests[len(labels) - 3 : every]
     colours = ["#FFFFFF", "#E4E4E4", "#8A8A8A", *_REQUEST_COLOURS[:num_colours]]
     return folded, labels, colours

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from octavo.control.engine import Engine
 
 DIFFERENCES = (
-    "The paper ran LLaMA-13B on WMT16 En-De sentences and compares with Orca (Oracle), a system without paging; "
+    "The paper ran LLaMA-13B on WMT16 En-De sentences and compares with Orca (Oracle), which has no paging; "
     "here the same engine runs with its cache on and off, on random tokens with drawn lengths, all at once."
 )
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _LONGEST = 2048
 
 DIFFERENCES = (
-    "The paper ran OPT-13B on the prompts of Alpaca and ShareGPT. Here the loaded model runs on prompts that it "
-    "sampled itself, with exponential lengths of those data sets' printed means; EOS is ignored, so that every "
-    "output has its drawn length."
+    "The paper ran OPT-13B on the prompts of Alpaca and ShareGPT. Here the loaded model runs on prompts that "
+    "it sampled itself, with exponential lengths of those data sets' printed means; EOS is ignored, so that "
+    "every output has its drawn length."
 )
 
 

@@ -23,7 +23,8 @@ from octavo.errors import ConfigError
 if TYPE_CHECKING:
     from octavo.bench.block_history import BlockHistory
 
-_NO_EFFECT = ("model", "seed", "chat_template", "max_queued_tokens", "queue_timeout")
+_ALIKE = ("policy", "fair_weights", "max_queued_tokens", "queue_timeout")  # of requests that are all alike
+_NO_EFFECT = ("model", "seed", "chat_template", *_ALIKE)
 _MAX_HEIGHT = 24
 
 
@@ -75,7 +76,8 @@ def run_blocks_command(arguments: argparse.Namespace) -> int:
 def _read(arguments: argparse.Namespace) -> BlockHistory:
     from octavo.bench.block_history import read_history  # noqa: PLC0415
 
-    names = [field.name for group in (BlocksSpec, *ENGINE_GROUPS) for field in fields(group)]
+    groups: tuple[type[Any], ...] = (BlocksSpec, *ENGINE_GROUPS)
+    names = [field.name for group in groups for field in fields(group)]
     given = [name for name in names if name in vars(arguments)]
     if arguments.output is not None:
         given.append("output")

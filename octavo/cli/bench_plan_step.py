@@ -10,6 +10,8 @@ from octavo.cli.bench_output import add_output_flag, check_output, progress, sho
 from octavo.cli.config_flags import flag_type
 from octavo.errors import ConfigError
 
+_COLUMNS = ("median_wall_ms", "p90_wall_ms", "median_cpu_ms", "min_cpu_ms")
+
 
 def add_benchmark(benches: Any) -> None:
     parser: argparse.ArgumentParser = benches.add_parser(
@@ -17,8 +19,8 @@ def add_benchmark(benches: Any) -> None:
         help="milliseconds of planning one step",
         allow_abbrev=False,
         usage="octavo bench plan-step [flags]",
-        description="Times Scheduler.plan_step, and nothing else, with sequences that decode and with a mix of "
-        "decodes and prompts, under each policy. Needs no model: nothing is computed.",
+        description="Times Scheduler.plan_step, and nothing else, with sequences that decode and with a mix "
+        "of decodes and prompts, under each policy. Needs no model: nothing is computed.",
     )
     parser.add_argument(
         "--sizes",
@@ -45,10 +47,7 @@ def run_plan_step_command(arguments: argparse.Namespace) -> int:
     rows = [
         [
             f"{cost['num_sequences']:,} sequences, {cost['mix']}, {cost['policy']}",
-            *(
-                f"{cost[name]:.3f}"
-                for name in ("median_wall_ms", "p90_wall_ms", "median_cpu_ms", "min_cpu_ms")
-            ),
+            *(f"{cost[name]:.3f}" for name in _COLUMNS),
         ]
         for cost in report["costs"]
     ]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from octavo.bench.prefix import PrefixReport, PrefixRun
     from octavo.bench.statistics import Ratio
 
-_NO_EFFECT = ("model", "seed", "chat_template", "max_queued_requests", "prefix_caching")
+_ALIKE = ("policy", "fair_weights", "max_queued_tokens", "queue_timeout")  # of requests that are all alike
+_NO_EFFECT = ("model", "seed", "chat_template", "max_queued_requests", "prefix_caching", *_ALIKE)
 
 
 def add_benchmark(benches: Any) -> None:
@@ -29,8 +30,8 @@ def add_benchmark(benches: Any) -> None:
         help="speed with a shared prefix, prefix caching on against off",
         allow_abbrev=False,
         usage="octavo bench prefix [MODEL] [flags]",
-        description="Runs requests that begin with the same tokens on two engines in turns, with prefix caching "
-        "and without (the vLLM paper's figure 16).",
+        description="Runs requests that begin with the same tokens on two engines in turns, with prefix "
+        "caching and without (the vLLM paper's figure 16).",
     )
     add_model_positional(parser)
     add_output_flag(parser)
@@ -85,7 +86,7 @@ def _cells(runs: list[PrefixRun]) -> list[str]:
     numbers = [run.as_json() for run in runs]
 
     def median(name: str) -> float:
-        return statistics.median(one[name] for one in numbers)
+        return statistics.median([float(one[name]) for one in numbers])
 
     return [
         f"{median('output_tokens_per_second'):,.1f}",

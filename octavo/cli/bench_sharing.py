@@ -18,15 +18,8 @@ from octavo.cli.config_flags import (
 if TYPE_CHECKING:
     from octavo.bench.sharing import SharingReport
 
-_NO_EFFECT = (
-    "model",
-    "seed",
-    "chat_template",
-    "max_queued_tokens",
-    "queue_timeout",
-    "policy",
-    "fair_weights",
-)
+_ALIKE = ("policy", "fair_weights", "max_queued_tokens", "queue_timeout")  # of requests that are all alike
+_NO_EFFECT = ("model", "seed", "chat_template", *_ALIKE)
 
 
 def add_benchmark(benches: Any) -> None:
@@ -35,8 +28,8 @@ def add_benchmark(benches: Any) -> None:
         help="KV blocks saved by parallel sampling and beam search; cost of a beam step",
         allow_abbrev=False,
         usage="octavo bench sharing [MODEL] [flags]",
-        description="Runs parallel sampling and beam search and reports the KV blocks saved by sharing, beside "
-        "the vLLM paper's figure 15; then one beam step against a decode step of as many sequences.",
+        description="Runs parallel sampling and beam search and reports the KV blocks saved by sharing, "
+        "beside the vLLM paper's figure 15; then one beam step against a decode step of as many sequences.",
     )
     add_model_positional(parser)
     add_output_flag(parser)

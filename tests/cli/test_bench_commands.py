@@ -1,0 +1,98 @@
+"""`octavo bench memory, sharing, prefix, blocks, plan-step` as commands: what they print, keep and refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+TINY = ("--kv-cache-memory", "4MB", "--num-threads", "1")
+
+
+def test_memory_shows_the_papers_rows_and_draws(run, tmp_path):
+    output, figure = tmp_path / "memory.json", tmp_path / "memory.svg"
+    flags = ["--num-requests", "40", "--num-slots", "4k", "--block-sizes", "16"]
+    exit_code, out, err = run("bench", "memory", *flags, "--output", output, "--figure", figure)
+    assert (exit_code, err) == (0, "")
+    numbers = json.loads(output.read_text())
+    assert [one["name"] for one in numbers["measured"]] == ["max", "pow2", "oracle", "paged-16"]
+    for word in ("paged-16", "paper: Orca (Max)", "57.3", "arXiv:2309.06180"):
+        assert word in out
+    assert figure.read_text().startswith("<?xml")
+
+
+def test_memory_of_another_trace_has_no_paper_rows(run):
+    flags = ["--num-requests", "60", "--num-slots", "2k", "--block-sizes", "16", "--trace", "alpaca"]
+    exit_code, out, _ = run("bench", "memory", *flags)
+    assert exit_code == 0
+    assert "Orca" not in out
+    assert "Alpaca-like" in out
+
+
+def test_sharing_shows_savings_and_the_ratio_of_steps(run, tiny_model, tmp_path):
+    output = tmp_path / "sharing.json"
+    flags = ["--data-sets", "alpaca", "--widths", "2", "--num-requests", "2", "--num-step-pairs", "3"]
+    exit_code, out, err = run("bench", "sharing", tiny_model, *flags, *TINY, "--output", output)
+    assert (exit_code, err) == (0, "")
+    numbers = json.loads(output.read_text())
+    assert len(numbers["savings"]) == 2
+    assert f"{numbers['beam_step']['median_ratio']:.3f}" in out
+    assert "37.56 %" in out
+
+
+def test_prefix_shows_speedups(run, tiny_model, tmp_path):
+    output = tmp_path / "prefix.json"
+    flags = ["--prefixes", "80", "--num-requests", "3", "--mean-output", "4", "--repeats", "2"]
+    exit_code, out, err = run("bench", "prefix", tiny_model, *flags, *TINY, "--output", output)
+    assert (exit_code, err) == (0, "")
+    (case,) = json.loads(output.read_text())["cases"]
+    assert f"{case['throughput_speedup']['mean']:.2f} [" in out
+    assert "1.67" in out
+
+
+def test_blocks_are_recorded_and_drawn_again_from_the_file(run, tiny_model, tmp_path):
+    output, figure = tmp_path / "blocks.jsonl", tmp_path / "blocks.svg"
+    flags = ["--num-requests", "5", "--mean-output", "6", "--mean-gap", "2", *TINY]
+    exit_code, first, err = run("bench", "blocks", tiny_model, *flags, "--output", output)
+    assert (exit_code, err) == (0, "")
+    assert "█" in first and "shared" in first
+    draw = ["--from", output, "--figure", figure, "--colour-by", "request"]
+    exit_code, second, err = run("bench", "blocks", *draw)
+    assert (exit_code, err) == (0, "")
+    assert second == first
+    assert "by request" in figure.read_text()
+
+
+def test_plan_step_shows_every_kind(run, tmp_path):
+    output = tmp_path / "plan_step.json"
+    exit_code, out, err = run("bench", "plan-step", "--sizes", "4", "--num-steps", "3", "--output", output)
+    assert (exit_code, err) == (0, "")
+    assert len(json.loads(output.read_text())["costs"]) == 6
+    assert "4 sequences, mixed, fair" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["memory", "--block-sizes", "0"], "--block-sizes"),
+        (["memory", "--num-requests", "2"], "no request had to wait"),
+        (["memory", "--figure", "absent/figure.svg"], "--figure"),
+        (["memory", "--output", "absent/numbers.json"], "--output"),
+        (["sharing", "--widths", "1"], "--widths"),
+        (["sharing", "--policy", "fair"], "unknown argument"),
+        (["prefix", "--no-prefix-caching"], "unknown argument"),
+        (["prefix", "--repeats", "0"], "--repeats"),
+        (["blocks", "--colour-by", "request"], "--colour-by"),
+        (["blocks", "--from", "absent.jsonl"], "No such file"),
+        (["blocks", "--from", "absent.jsonl", "--every", "2"], "--every has no effect"),
+        (["blocks", "--from", "absent.jsonl", "--kv-cache-memory", "1MB"], "--kv-cache-memory has no effect"),
+        (["blocks", "--mean-gap", "0"], "--mean-gap"),
+        (["plan-step", "--num-steps", "0"], "--num-steps"),
+        (["plan-step", "--sizes", "many"], "--sizes"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(run, arguments, line):
+    exit_code, out, err = run("bench", *arguments)
+    assert (exit_code, out) == (2, "")
+    assert line in err
+    assert err.count("\n") == 1
