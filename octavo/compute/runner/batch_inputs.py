@@ -48,38 +48,56 @@ def build_batch_inputs(plan: StepPlan, limits: BatchLimits, device: torch.device
     lengths = [len(piece.token_ids) for piece in plan.slices]
     row_starts = [0, *accumulate(lengths)]
     context_lengths = [piece.start_position + len(piece.token_ids) for piece in plan.slices]
-    token_ids, positions = _tokens_and_positions(plan)
     block_tables = _block_tables(plan, context_lengths, limits.block_size)
-    _check_ranges(token_ids, positions, block_tables, limits)
-    block_size = limits.block_size
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    slots = block_tables[rows, positions // block_size].long() * block_size + positions % block_size
+    token_ids, positions, slots = _token_places(plan, limits.block_size)
+    _check_range("token id", min(token_ids), max(token_ids), limits.vocab_size)
+    first_position = min(piece.start_position for piece in plan.slices)
+    _check_range("position", first_position, max(context_lengths) - 1, limits.max_positions)
+    _check_range("block id", min(block_tables), max(block_tables), limits.num_blocks)
     batch = AttentionBatch(
-        query_starts=torch.tensor(row_starts, dtype=torch.int32).to(device),
-        context_lengths=torch.tensor(context_lengths, dtype=torch.int32).to(device),
-        block_tables=block_tables.to(device),
+        query_starts=_int32(array("i", row_starts)).to(device),
+        context_lengths=_int32(array("i", context_lengths)).to(device),
+        block_tables=_int32(block_tables).view(len(lengths), -1).to(device),
         max_query_length=max(lengths),
         max_context_length=max(context_lengths),
     )
     return BatchInputs(
-        token_ids=token_ids.to(device),
-        attention=AttentionInputs(positions=positions.to(device), slots=slots.to(device), batch=batch),
+        token_ids=_int64(token_ids).to(device),
+        attention=AttentionInputs(
+            positions=_int64(positions).to(device), slots=_int64(slots).to(device), batch=batch
+        ),
         row_starts=row_starts,
     )
 
 
-def _tokens_and_positions(plan: StepPlan) -> tuple[Tensor, Tensor]:
-    """Both [num_tokens] int64, slice after slice."""
-    # An array of C integers is several times quicker to fill than a tensor is from lists.
-    token_ids, positions = array("q"), array("q")
+def _int64(numbers: array[int]) -> Tensor:
+    return torch.frombuffer(numbers, dtype=torch.int64)
+
+
+def _int32(numbers: array[int]) -> Tensor:
+    return torch.frombuffer(numbers, dtype=torch.int32)
+
+
+def _token_places(plan: StepPlan, block_size: int) -> tuple[array[int], array[int], array[int]]:
+    """Token ids, positions and slots, each [num_tokens], slice after slice."""
+    # Arrays of C integers and ranges: for the few numbers of a step, each tensor operation costs more.
+    token_ids, positions, slots = array("q"), array("q"), array("q")
     for piece in plan.slices:
+        end = piece.start_position + len(piece.token_ids)
         token_ids.extend(array("q", piece.token_ids))
-        positions.extend(range(piece.start_position, piece.start_position + len(piece.token_ids)))
-    return torch.frombuffer(token_ids, dtype=torch.int64), torch.frombuffer(positions, dtype=torch.int64)
+        positions.extend(range(piece.start_position, end))
+        position = piece.start_position
+        while position < end:  # a run within one block at a time
+            block, offset = divmod(position, block_size)
+            run_end = min(end, position - offset + block_size)
+            first_slot = piece.block_ids[block] * block_size + offset
+            slots.extend(range(first_slot, first_slot + run_end - position))
+            position = run_end
+    return token_ids, positions, slots
 
 
-def _block_tables(plan: StepPlan, context_lengths: list[int], block_size: int) -> Tensor:
-    """[num_sequences, max_blocks] int32, only as far as each context reaches; padded with zeros."""
+def _block_tables(plan: StepPlan, context_lengths: list[int], block_size: int) -> array[int]:
+    """[num_sequences, max_blocks], only as far as each context reaches; padded with zeros."""
     lengths = [-(-context_length // block_size) for context_length in context_lengths]
     max_blocks = max(lengths)
     padding = array("i", [0]) * max_blocks
@@ -92,15 +110,9 @@ def _block_tables(plan: StepPlan, context_lengths: list[int], block_size: int) -
             )
         table.extend(array("i", piece.block_ids[:num_blocks]))
         table.extend(padding[: max_blocks - num_blocks])
-    return torch.frombuffer(table, dtype=torch.int32).view(len(lengths), max_blocks)
+    return table
 
 
-def _check_ranges(token_ids: Tensor, positions: Tensor, block_tables: Tensor, limits: BatchLimits) -> None:
-    for name, values, limit in (
-        ("token id", token_ids, limits.vocab_size),
-        ("position", positions, limits.max_positions),
-        ("block id", block_tables, limits.num_blocks),
-    ):
-        low, high = (int(bound) for bound in torch.aminmax(values))
-        if low < 0 or high >= limit:
-            raise ValueError(f"{name} {low if low < 0 else high} is not one of {limit}")
+def _check_range(name: str, low: int, high: int, limit: int) -> None:
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} {low if low < 0 else high} is not one of {limit}")

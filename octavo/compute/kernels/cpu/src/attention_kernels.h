@@ -102,7 +102,8 @@ OCTAVO_INLINE float weigh_scores(float* scores, int num_tokens, float scale, flo
         store(scores + i * kLanes, weight);
         sum += weight;
     }
-    const float rescale = exp(broadcast(*running_max - new_max))[0];
+    // Most chunks bring no new maximum; exp(0) is exactly 1.
+    const float rescale = new_max == *running_max ? 1.0f : exp(broadcast(*running_max - new_max))[0];
     *running_max = new_max;
     *running_sum = *running_sum * rescale + sum_lanes(sum);
     return rescale;
