@@ -40,7 +40,7 @@ class BlockHistory:
 
     @property
     def step_ids(self) -> list[int]:
-        return [one.step_id for one in self.maps]
+        return [one.step_id or 0 for one in self.maps]
 
     @property
     def num_untouched(self) -> int:

@@ -72,7 +72,7 @@ def make_arrivals(spec: BlocksSpec, ordinary: list[int]) -> list[Arrival]:
 def run_arrivals(engine: Engine, arrivals: list[Arrival], every: int) -> BlockHistory:
     """Step to the end, submitting each request at its step; where nothing runs, the next comes at once."""
     coming = sorted(arrivals, key=lambda one: one.step)
-    maps = [engine.map_blocks()]
+    maps = [engine.cache.map()]
     num_submitted = step = 0
     while coming or engine.has_work:
         while coming and (coming[0].step <= step or not engine.has_work):
@@ -84,5 +84,5 @@ def run_arrivals(engine: Engine, arrivals: list[Arrival], every: int) -> BlockHi
                 raise RequestFailedError(f"request {delta.request_id} failed: {delta.error}")
         step += 1
         if step % every == 0 or not (coming or engine.has_work):
-            maps.append(engine.map_blocks())
+            maps.append(engine.cache.map())
     return BlockHistory(maps)

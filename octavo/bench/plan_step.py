@@ -156,20 +156,20 @@ class _Drive:
         while num_warm < _NUM_WARM_UP_STEPS:
             draft = self.scheduler.plan_step()
             self.apply(draft)
-            is_full = self.scheduler.num_running >= 0.98 * self._num_sequences
+            is_full = self.scheduler.roster.running.num_sequences >= 0.98 * self._num_sequences
             if is_full and (self._mean_output is not None or draft.num_prefill_tokens == 0):
                 num_warm += 1
 
     def apply(self, draft: StepDraft) -> None:
         """What the engine does of a step: advance, append a token, end what is at its end."""
         for sequence, piece in zip(draft.sequences, draft.slices, strict=True):
-            self.scheduler.advance(sequence, len(piece.token_ids))
+            self.scheduler.roster.advance(sequence, len(piece.token_ids))
             if piece.sample is None:
                 continue
             sequence.token_ids.append(self._random.randrange(_VOCAB_SIZE))
             self.scheduler.policy.charge(sequence.request, 0, 1)
             if sequence.num_output_tokens >= sequence.request.max_tokens:
-                self.scheduler.finish(sequence, FinishReason.LENGTH)
+                self.scheduler.roster.finish(sequence, FinishReason.LENGTH)
                 self._submit()
 
     def _submit(self) -> None:
@@ -189,7 +189,7 @@ class _Drive:
             ),
         )
         request.sequences = [Sequence(number, request, 0, list(prompt), len(prompt))]
-        self.scheduler.add(request)
+        self.scheduler.roster.add(request)
 
     def _draw_length(self, mean: float) -> int:
         return 1 + round(self._random.expovariate(1 / mean))

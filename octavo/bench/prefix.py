@@ -174,7 +174,7 @@ def make_requests(
 
 def run_requests(engine: Engine, requests: list[WorkloadRequest]) -> PrefixRun:
     """Submit everything to an engine that has nothing cached, then step to the end."""
-    engine.drop_prefixes()
+    engine.cache.drop()
     first_seconds: dict[str, float] = {}
     num_output_tokens = 0
     started_seconds = time.perf_counter()

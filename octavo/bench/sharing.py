@@ -145,7 +145,7 @@ def _make_requests(
         [one.prompt_token_ids[0] for one in drawn],
         sorted(text.tokenizer.special_token_ids),
     )
-    engine.drop_prefixes()
+    engine.cache.drop()
     return prompts, [one.params.max_tokens or 1 for one in drawn]
 
 
@@ -164,7 +164,7 @@ def _measure(
         for delta in engine.step():
             if delta.finish_reason is FinishReason.ERROR:
                 raise RequestFailedError(f"request {delta.request_id} failed: {delta.error}")
-    engine.drop_prefixes()
+    engine.cache.drop()
     num_steps = sum(request.num_sharing_steps for request in requests)
     return Saving(
         data_set=name,
