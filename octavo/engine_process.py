@@ -312,8 +312,10 @@ def _serve(link: FrontLink) -> int:
 
 def _run_engine(config: EngineConfig, link: FrontLink) -> None:
     from octavo.build import build_engine  # noqa: PLC0415  (the front's stop is obeyed before torch loads)
+    from octavo.observability.process import calm_garbage_collector  # noqa: PLC0415
 
     parts = build_engine(config)
+    calm_garbage_collector()
     try:
         facts = asdict(parts.facts)
         link.send(EngineReady(**{name: facts[name] for name in EngineReady.__struct_fields__}))

@@ -22,6 +22,7 @@ from octavo.control.scheduler.draft import StepDraft
 from octavo.control.scheduler.policy import make_policy
 from octavo.control.scheduler.scheduler import Scheduler
 from octavo.errors import ConfigError
+from octavo.observability.process import calm_garbage_collector
 from octavo.request import FinishReason, Request, Sequence
 from octavo.sampling_params import SamplingParams
 from octavo.service_params import ServiceParams
@@ -92,6 +93,7 @@ def measure_plan_step(
         raise ConfigError("there must be at least 1 sequence and 1 step")
     drive = _Drive(num_sequences, mix=mix, policy=policy, seed=seed)
     drive.fill()
+    calm_garbage_collector()  # as the engine process does
     wall_ms, cpu_ms, sizes, prefill_tokens = [], [], [], []
     for _ in range(num_steps):
         wall, cpu = time.perf_counter(), time.thread_time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -51,3 +52,14 @@ def _peak_of_one(process_id: int) -> int:
 def _stat_fields(process_id: int) -> list[str]:
     """Fields of /proc/PID/stat from the third (state) on; the second may hold spaces."""
     return (_PROC / str(process_id) / "stat").read_text().rpartition(")")[2].split()
+
+
+def calm_garbage_collector() -> None:
+    """For a process whose heap is loaded and will now make many short-lived objects in every step.
+
+    What is there is taken out of the collector's sight, and it looks less often: with 4,096 sequences a
+    full collection in the middle of a step was measured at ten times the step's planning.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
