@@ -1,7 +1,7 @@
 """Candidates of beam search: the likeliest tokens of single rows, scored by their log-probability.
 
-Each row's candidates are a function of that row and its request alone, to the last bit. Passes over the
-whole vocabulary are one for the sum of exponentials; the likeliest tokens come from the block maxima.
+Each row's candidates are a function of that row and its request alone, to the last bit. The likeliest tokens
+come from the block maxima; only the sum of exponentials takes another pass over the vocabulary.
 """
 
 from __future__ import annotations
@@ -13,16 +13,24 @@ from torch import Tensor
 
 from octavo.compute.sampling.filters import find_candidates, top_k_floors
 from octavo.compute.sampling.logprobs import several_logprobs
-from octavo.compute.sampling.vocab_blocks import VocabBlocks
+from octavo.compute.sampling.vocab_blocks import BLOCK_WIDTH, VocabBlocks
 from octavo.step import Candidate, SampleRequest
 
 
-def log_normalisers(blocks: VocabBlocks, row_maxima: Tensor, rows: list[int]) -> dict[int, float]:
-    """Row -> what its logits exceed its log-probabilities by. `row_maxima` is of all rows, [num_rows]."""
-    if not rows:
-        return {}
-    row_ids = torch.tensor(rows, device=row_maxima.device)
-    return dict(zip(rows, blocks.log_sum_exps(row_ids, row_maxima[row_ids]).tolist(), strict=True))
+def log_normalisers(blocks: VocabBlocks, maxima: Tensor, rows: list[int]) -> dict[int, float]:
+    """Row -> what its logits exceed its log-probabilities by: ln of the sum of their exponentials.
+
+    `maxima` is `blocks.maxima()`. One log_softmax a row, as one is fast on one core: its exponentials are
+    part of the sum, while torch's exp wakes all threads for any size.
+    """
+    offsets = {}
+    for row in rows:
+        block_index = int(maxima[row].argmax())
+        logprobs = blocks.logits[row].log_softmax(dim=0)
+        start = block_index * BLOCK_WIDTH
+        largest = float(logprobs[start : start + BLOCK_WIDTH].amax())
+        offsets[row] = float(maxima[row, block_index]) - largest
+    return offsets
 
 
 def choose_candidates(

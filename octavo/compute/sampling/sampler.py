@@ -76,7 +76,7 @@ class Sampler:
         beam_rows = [
             row for row, request in enumerate(requests) if request.num_candidates and row not in failures
         ]
-        offsets = log_normalisers(blocks, maxima.amax(dim=1), beam_rows)
+        offsets = log_normalisers(blocks, maxima, beam_rows)
         edited = _edit_rows(logits, requests, offsets, failures)
         if edited:
             maxima[edited] = VocabBlocks(logits[edited]).maxima()

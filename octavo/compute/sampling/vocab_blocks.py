@@ -14,6 +14,10 @@ from torch import Tensor
 BLOCK_WIDTH = 128
 _CPU_CHUNK_ELEMENTS = 2**18  # 1 MiB of float32: a chunk stays in a core's cache between its passes
 _DEVICE_CHUNK_ELEMENTS = 2**26  # 256 MiB: few launches, bounded memory
+# So few are a fraction of a millisecond of one core's work: to wake others for it brings little, and on
+# a busy machine waiting for them costs far more. torch leaves pieces below 2**15 elements to one thread.
+_ONE_CORE_ELEMENTS = 2**19
+_ONE_THREAD_BLOCKS = 240
 _SMALLEST_TEMPERATURE = 1e-30  # still a normal float32; anything near it is the argmax already
 
 
@@ -69,20 +73,27 @@ class VocabBlocks:
         """
         token_ids = block_indices[:, None] * BLOCK_WIDTH + self._offsets
         places = token_ids.clamp(max=self.vocab_size - 1) + rows[:, None] * self.vocab_size
-        values = self.logits.view(-1).take(places)
+        # `take` and indexing wake all threads for any size; this never does.
+        values = self.logits.view(-1).index_select(0, places.view(-1)).view_as(places)
         if self.vocab_size % BLOCK_WIDTH:
             values = values.masked_fill(token_ids >= self.vocab_size, -torch.inf)
         return values, token_ids
 
 
-def _reduce_blocks(rows: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+def _reduce_blocks(rows: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
     """[num_rows, vocab_size] -> [num_rows, num_blocks], the short last block on its own."""
-    vocab_size = rows.shape[1]
+    num_rows, vocab_size = rows.shape
     num_full = vocab_size // BLOCK_WIDTH
+    reduced = torch.empty(num_rows, -(-vocab_size // BLOCK_WIDTH), device=rows.device)
     body, tail = rows[:, : num_full * BLOCK_WIDTH], rows[:, num_full * BLOCK_WIDTH :]
-    parts = []
-    if num_full:
-        parts.append(reduce(body.view(len(rows), num_full, BLOCK_WIDTH), -1))
+    blocks = body.view(num_rows, num_full, BLOCK_WIDTH)
+    if rows.device.type == "cpu" and rows.numel() <= _ONE_CORE_ELEMENTS:
+        for row in range(num_rows):
+            for start in range(0, num_full, _ONE_THREAD_BLOCKS):
+                piece = slice(start, min(start + _ONE_THREAD_BLOCKS, num_full))
+                reduce(blocks[row, piece], -1, out=reduced[row, piece])
+    elif num_full:
+        reduced[:, :num_full] = reduce(blocks, -1)
     if tail.shape[1]:
-        parts.append(reduce(tail, -1)[:, None])
-    return torch.cat(parts, dim=1)
+        reduced[:, -1] = reduce(tail, -1)
+    return reduced

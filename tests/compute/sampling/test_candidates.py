@@ -116,7 +116,7 @@ def test_a_large_vocabulary_gives_log_softmax():
     found = candidates(logits, request(num_candidates=700))
     expected = torch.log_softmax(logits.double(), dim=-1).topk(700)
     assert [one.token_id for one in found] == expected.indices.tolist()
-    assert [one.score for one in found] == pytest.approx(expected.values.tolist(), abs=1e-6)
+    assert [one.score for one in found] == pytest.approx(expected.values.tolist(), abs=5e-6)  # float32's
 
 
 @pytest.mark.parametrize("edits", [{}, {"logit_bias": {1400: -1.0}}])

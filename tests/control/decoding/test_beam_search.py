@@ -98,10 +98,12 @@ def ended_twice(live_score: float, **params) -> BeamSearch:
         (True, 1.0, -1.21, True),
         (False, 1.0, -1.21, False),  # -1.21 / 2 is better than -1
         (False, 1.0, -2.01, True),  # -2.01 / 2 is worse than -1
+        (False, 1.0, -2.0, True),  # as good is not better
         ("never", 1.0, -2.01, False),  # -2.01 / 10 is better
         (False, 0.0, -1.21, True),  # without a penalty nothing gets better
         ("never", 0.0, -1.21, True),
         ("never", -1.0, -1.21, True),  # -1.21 * 2 is worse than -1.2 * 2
+        ("never", -1.0, -1.15, False),  # -1.15 * 2 is better; at no length more is to be had
         (False, 2.0, -3.99, False),  # -3.99 / 4 is better than -1
         (False, 2.0, -4.01, True),
         ("never", 2.0, -9.9, False),
@@ -163,6 +165,16 @@ def test_stop_strings_end_beams_with_their_whole_length():
     assert (ended.token_ids, ended.score) == ((5, 8), pytest.approx(-0.3))
     assert (ended.finish_reason, ended.stop_reason) == (FinishReason.STOP, None)
     assert asked == [(5,), (6,), (5, 8), (5, 9), (6, 8)]  # no more of them than the rules look at
+
+
+def test_at_the_limit_stop_strings_are_looked_for_only_in_what_is_kept():
+    asked = []
+    beams = search(
+        best_of=2, n=2, max_tokens=1, stop=["x"], find_stop=lambda ids: asked.append(ids[0]) or True
+    )
+    assert beams.advance([row(t5=-0.1, t6=-0.2, t7=-0.3, t8=-0.4)]) == []
+    assert asked == [5, 6]
+    assert {one.finish_reason for one in beams.best()} == {FinishReason.STOP}
 
 
 def test_stop_strings_may_leave_fewer_beams_than_the_width():
