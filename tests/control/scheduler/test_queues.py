@@ -1,9 +1,10 @@
 """Order of waiting."""
 
-from octavo.control.scheduler.policy import FirstComeFirstServed
-from octavo.control.scheduler.queues import PromptFollowers, WaitingQueue
+from octavo.control.scheduler.policy import FairShare, FirstComeFirstServed
+from octavo.control.scheduler.queues import PromptFollowers, QueuedRequests, WaitingQueue
 from octavo.request import Request, Sequence
 from octavo.sampling_params import SamplingParams
+from tests.control.scheduler.requests import make_request
 
 
 def make_sequences(count: int) -> list[Sequence]:
@@ -49,3 +50,35 @@ def test_followers_wait_for_their_leader_only():
     assert len(followers) == 1
     assert followers.release(leader) == [two]
     assert len(followers) == 0
+
+
+def test_keys_have_queues_of_their_own_and_the_lowest_standing_its_turn():
+    policy = FairShare({})
+    queue = WaitingQueue(policy)
+    first, second = make_request(fairness_key="a"), make_request(fairness_key="a")
+    other = make_request(fairness_key="b")
+    for request in (second, first, other):
+        queue.push(request.sequences[0])
+    assert queue.peek() is first.sequences[0], "equal standings: by arrival"
+    policy.charge(first, 10, 0)
+    assert queue.peek() is other.sequences[0]
+    queue.remove(other.sequences[0])
+    assert queue.peek() is first.sequences[0]
+    policy.charge(other, 20, 0)
+    queue.push(other.sequences[0])
+    assert queue.peek() is first.sequences[0]
+
+
+def test_the_queue_counts_requests_of_which_nothing_has_run_and_their_tokens():
+    queued = QueuedRequests()
+    first, second = make_request([1] * 10), make_request([1] * 5)
+    queued.add(first, "a")
+    queued.add(second, "a")
+    assert (len(queued), queued.num_tokens, queued.busy_keys["a"]) == (2, 15, 2)
+    queued.start(first)
+    queued.start(first)
+    assert (len(queued), queued.num_tokens, queued.busy_keys["a"]) == (1, 5, 2)
+    queued.end(second, "a")
+    assert (len(queued), queued.num_tokens, queued.busy_keys["a"]) == (0, 0, 1)
+    queued.end(first, "a")
+    assert not queued.busy_keys
