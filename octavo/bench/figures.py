@@ -64,7 +64,7 @@ def check_figure(path: Path | None) -> None:
 def draw_memory(report: MemoryReport, path: Path) -> None:
     """Stacked bars, one for each allocator, with the paper's as a thinner one beneath."""
     figure, axes = _new_figure(8.6, 1.7 + 0.62 * len(report.uses))
-    usage = paper.kv_usage_percent()
+    usage = paper.kv_usage_percent() if report.spec.trace == "sharegpt" else {}
     for row, use in enumerate(report.uses):
         shares = [(100 * getattr(use, name), colour) for name, _, colour in _CATEGORIES]
         _stack(axes, row, shares, height=0.46, label_size=8.5)
@@ -77,9 +77,7 @@ def draw_memory(report: MemoryReport, path: Path) -> None:
             _stack(axes, row + 0.36, shares, height=0.2, label_size=6.5, alpha=0.5)
             axes.text(101, row + 0.36, "the paper", va="center", fontsize=7, color="#444444")
         axes.text(101, row, f"{use.mean_running:.1f} at once", va="center", fontsize=8)
-    titles = [
-        _TITLES.get(use.name) or f"paged, {use.name.split('-')[1]} tokens a block" for use in report.uses
-    ]
+    titles = [_TITLES.get(use.name) or f"paged, blocks of {use.name.split('-')[1]}" for use in report.uses]
     axes.set_yticks(range(len(titles)), titles, fontsize=9)
     axes.set_ylim(len(titles) - 0.3, -0.5)
     axes.set_xlim(0, 100)
@@ -150,6 +148,7 @@ def _by_request(history: BlockHistory) -> tuple[list[list[int]], list[str], list
 
 def _paint(axes: Axes, history: BlockHistory, grid: list[list[int]], colours: list[str]) -> None:
     from matplotlib.colors import ListedColormap  # noqa: PLC0415  (see _new_figure)
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     axes.imshow(
         grid,
@@ -164,6 +163,7 @@ def _paint(axes: Axes, history: BlockHistory, grid: list[list[int]], colours: li
     places = sorted({round(index * (len(steps) - 1) / 8) for index in range(9)})
     names = ["start" if steps[place] < 0 else str(steps[place]) for place in places]
     axes.set_xticks(places, names)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _add_legend(figure: Figure, entries: Sequence[tuple[str, str]], *, ncols: int) -> None:

@@ -51,7 +51,7 @@ class MemoryReport:
             "paper": {
                 "source": paper.CITATION,
                 "figure_2_percent": paper.kv_usage_percent(),
-                "figure_13_mean_batch_sharegpt_2_requests_s": paper.mean_batches(),
+                "figure_13_mean_batch": {name: paper.mean_batches(name) for name in ("ShareGPT", "Alpaca")},
             },
         }
 

@@ -27,10 +27,11 @@ def kv_usage_percent() -> dict[str, dict[str, float]]:
     return usage
 
 
-def mean_batches() -> dict[str, float]:
-    """Figure 13, ShareGPT at 2 requests/s: mean number of requests in a batch, per system."""
-    batches: dict[str, float] = paper_numbers()["fig13_batched_requests_printed"]["ShareGPT_2rps"]
-    return batches
+def mean_batches(data_set: str) -> dict[str, float]:
+    """Figure 13: mean number of requests in a batch, per system, on "ShareGPT" at 2 or "Alpaca" at 30
+    requests/s."""
+    printed: dict[str, dict[str, float]] = paper_numbers()["fig13_batched_requests_printed"]
+    return next(batches for name, batches in printed.items() if name.startswith(data_set))
 
 
 def mean_tokens(data_set: str) -> tuple[float, float]:

@@ -27,6 +27,8 @@ _PAPER_ROWS = {
     "paged-16": ("vLLM", "vLLM"),
 }
 
+_DATA_SETS = {"sharegpt": "ShareGPT", "alpaca": "Alpaca"}
+
 
 def add_benchmark(benches: Any) -> None:
     parser: argparse.ArgumentParser = benches.add_parser(
@@ -63,33 +65,37 @@ def run_memory_command(arguments: argparse.Namespace) -> int:
 def _show(report: MemoryReport) -> None:
     from octavo.bench import paper  # noqa: PLC0415
 
-    usage, batches = paper.kv_usage_percent(), paper.mean_batches()
-    is_papers_trace = report.spec.trace == "sharegpt"
     rows = []
     for use in report.uses:
         shares = (use.states, use.reserved, use.internal, use.external, use.free, use.waste)
         rows.append([use.name, *(f"{100 * share:.1f}" for share in shares), f"{use.mean_running:.1f}"])
-        if use.name in _PAPER_ROWS and is_papers_trace:
-            system, batch_name = _PAPER_ROWS[use.name]
-            rows.append(_paper_row(system, usage[system], batches[batch_name]))
+        if use.name in _PAPER_ROWS and report.spec.trace in _DATA_SETS:
+            rows.append(_paper_row(*_PAPER_ROWS[use.name], report.spec.trace))
     spec = report.spec
+    notes = [
+        "In % of the KV memory, mean of the steps in which requests wait for memory. waste = reserved + "
+        "internal + external; free is what any request may have: the margin of admission."
+    ]
+    if spec.trace in _DATA_SETS:
+        notes.append(
+            f"The paper's rows: {paper.CITATION}, figures 2 (ShareGPT alone) and 13; Poisson arrivals."
+        )
     show_table(
         f"KV memory of {spec.num_slots:,} tokens, {spec.num_requests} requests, {report.trace.about}",
         _HEADER,
         rows,
-        (
-            "In % of the KV memory, mean of the steps in which requests wait for memory. waste = reserved + "
-            "internal + external; free is what any request may have: the margin of admission.",
-            f"The paper's rows: {paper.CITATION}, figures 2 and 13 (OPT-13B, ShareGPT, Poisson arrivals)."
-            if is_papers_trace
-            else "The paper's figure 2 is of ShareGPT lengths: see --trace sharegpt.",
-        ),
+        notes,
     )
 
 
-def _paper_row(system: str, printed: dict[str, float], batch: float) -> list[str]:
-    name = f"  paper: {system}"
+def _paper_row(system: str, batch_name: str, trace: str) -> list[str]:
+    from octavo.bench import paper  # noqa: PLC0415
+
+    name, batch = f"  paper: {system}", f"{paper.mean_batches(_DATA_SETS[trace])[batch_name]:.1f}"
+    if trace != "sharegpt":
+        return [name, "", "", "", "", "", "", batch]
+    printed = paper.kv_usage_percent()[system]
     if "other" in printed:  # all that holds no token, in one number
-        return [name, f"{printed['token_states']}", "", "", "", "", f"{printed['other']}", f"{batch:.1f}"]
+        return [name, f"{printed['token_states']}", "", "", "", "", f"{printed['other']}", batch]
     parts = [printed[key] for key in ("token_states", "reservation", "internal_frag", "external_frag_other")]
-    return [name, *(f"{part}" for part in parts), "", f"{sum(parts[1:]):.1f}", f"{batch:.1f}"]
+    return [name, *(f"{part}" for part in parts), "", f"{sum(parts[1:]):.1f}", batch]

@@ -51,7 +51,13 @@ def test_the_memory_figure_names_its_bars_and_the_papers(tmp_path):
     draw_memory(report, first)
     draw_memory(report, second)
     text = words(first)
-    for label in ("reserve the maximum", "paged, 16 tokens", "the paper", "96.3", "internal fragmentation"):
+    for label in (
+        "reserve the maximum",
+        "paged, blocks of 16",
+        "the paper",
+        "96.3",
+        "internal fragmentation",
+    ):
         assert label in text
     assert first.read_bytes() == second.read_bytes()
     assert first.stat().st_size < 200_000

@@ -9,7 +9,8 @@ from octavo.bench import paper
 
 def test_each_number_is_where_it_is_looked_for():
     assert paper.kv_usage_percent()["Orca (Max)"]["internal_frag"] == 57.3
-    assert paper.mean_batches()["vLLM"] == 30.42
+    assert paper.mean_batches("ShareGPT")["vLLM"] == 30.42
+    assert paper.mean_batches("Alpaca")["OrcaOracle"] == 72.75
     assert paper.mean_tokens("Alpaca") == (19.31, 58.45)
     assert paper.num_kv_slots("13B") == 15_700
     assert paper.alpaca_saving_percent("beam", 6) == 55.16

@@ -96,14 +96,18 @@ class BlockManager:
         return self._find(sequence_id).max_appendable()
 
     def append_token(self, sequence_id: int) -> list[int] | None:
-        """`append_slots` of one token where it takes no block and no question: nearly every decode.
+        """`append_slots` of one token where it asks no question: nearly every decode.
 
         Returns:
             The sequence's block table, or None if nothing was done and `append_slots` is to be asked.
         """
         table = self.tables.get(sequence_id)
-        if table is None or not table.owns_last or table.num_tokens % self.block_size == 0:
+        if table is None or not table.owns_last:
             return None
+        if table.num_tokens % self.block_size == 0:
+            if self.pool.num_free == 0:
+                return None
+            table.block_ids.append(self.pool.allocate())
         table.num_tokens += 1
         return table.block_ids
 

@@ -50,21 +50,22 @@ class StepDraft:
         else:
             self.num_prefill_tokens += num_tokens
 
-    def add_decode(self, sequence: Sequence, block_ids: list[int]) -> None:
-        """`add` of the slice of a sequence's last token, which was sampled: the quick way for most."""
-        request = sequence.request
-        token_ids = sequence.token_ids
-        num_tokens = len(token_ids)
-        if request.is_plain:
-            sample = SampleRequest(request.params, request.seed + sequence.index, num_tokens)
-        else:
-            sample = _sample_request(sequence)
-        self.slices.append(
-            SequenceSlice(sequence.sequence_id, token_ids[-1:], num_tokens - 1, block_ids, sample)
-        )
-        self.sequences.append(sequence)
-        self.token_budget -= 1
-        self.num_decode_tokens += 1
+    def count_decodes(self, num_decodes: int) -> None:
+        """Take in the counts of decodes that were appended to `slices` and `sequences` without `add`."""
+        self.token_budget -= num_decodes
+        self.num_decode_tokens += num_decodes
+
+
+def decode_slice(sequence: Sequence, block_ids: list[int]) -> SequenceSlice:
+    """The slice of a sequence's last token, which was sampled: the quick way for most."""
+    request = sequence.request
+    token_ids = sequence.token_ids
+    num_tokens = len(token_ids)
+    if request.is_plain:
+        sample = SampleRequest(request.params, request.seed + sequence.index, num_tokens)
+    else:
+        sample = _sample_request(sequence)
+    return SequenceSlice(sequence.sequence_id, token_ids[-1:], num_tokens - 1, block_ids, sample)
 
 
 def slice_for(sequence: Sequence, num_tokens: int, block_ids: list[int]) -> SequenceSlice:

@@ -16,7 +16,7 @@ from octavo.control.scheduler.admission import (
     without_part,
 )
 from octavo.control.scheduler.budget import TokenBudget
-from octavo.control.scheduler.draft import StepDraft, prompt_logprobs_border, slice_for
+from octavo.control.scheduler.draft import StepDraft, decode_slice, prompt_logprobs_border, slice_for
 from octavo.control.scheduler.policy import FirstComeFirstServed, Policy
 from octavo.control.scheduler.preemption import PreemptionCost
 from octavo.control.scheduler.roster import Roster
@@ -103,6 +103,8 @@ class Scheduler:
         """Plan a token for each decoding sequence, in the policy's order; return those that prefill."""
         prefills: list[Sequence] = []
         append_token = self.block_manager.append_token
+        # This loop is what a step of thousands of sequences costs: most of them are done with here.
+        slices, sequences, num_quick = draft.slices, draft.sequences, 0
         for request in self._running.in_order():
             sequence = request.sequences[0]
             if len(request.sequences) > 1 or sequence.status is not _RUNNING:
@@ -112,9 +114,12 @@ class Scheduler:
             elif sequence.num_computed_tokens < sequence.num_prompt_tokens:
                 self._decode(draft, request, [sequence])
             elif (block_ids := append_token(sequence.sequence_id)) is not None:
-                draft.add_decode(sequence, block_ids)
+                slices.append(decode_slice(sequence, block_ids))
+                sequences.append(sequence)
+                num_quick += 1
             else:
                 self._decode(draft, request, [sequence])
+        draft.count_decodes(num_quick)
         return [sequence for sequence in prefills if sequence.status is _RUNNING]
 
     def _plan_group(self, draft: StepDraft, request: Request, prefills: list[Sequence]) -> None:
