@@ -290,7 +290,7 @@ def test_what_is_wrong_with_one_request_comes_in_its_place(llm):
 
 
 def test_chat_renders_the_models_template(llm):
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    messages = [{"role": "user", "content": "Paris is the capital of France. What is the capital of France?"}]
     (output,) = llm.chat(messages, SamplingParams(temperature=0.0, max_tokens=12))
     assert "Paris" in output.outputs[0].text
     assert output.prompt.endswith("<|im_start|>assistant\n")
