@@ -201,7 +201,8 @@ class RecordedEngine:
         made = []
         for step in range(max(arrivals) + 1):
             made += [(wish, self.submit(wish)) for wish in arrivals.get(step, ())]
-            self.step()
+            if self.engine.has_work:
+                self.step()
         self.finish()
         return made
 
