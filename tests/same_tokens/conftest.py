@@ -6,19 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from octavo.checkpoint.source import ModelSource, resolve_model
-from octavo.compute.kernels import KernelTable, for_device, reference_table
-from octavo.compute.models.decoder import Decoder
-from octavo.compute.models.weights import load_weights
+from octavo.compute.executor import worker as worker_module
+from octavo.compute.executor.worker import Worker
+from octavo.compute.kernels import reference_table
+from octavo.config import ComputeConfig
 from octavo.control.text.tokenizer import Tokenizer
 from octavo.families import describe_model
 from octavo.sampling_params import SamplingParams
 from tests.same_tokens.recorded_engine import RecordedEngine, Trail, Wish
 
 NUM_OUTPUT_TOKENS = 12
-CPU = torch.device("cpu")
 
 STORY = (
     "The lighthouse keeper counted the ships by their lamps. On the night of the storm there were eleven, "
@@ -65,42 +64,42 @@ def source() -> ModelSource:
     return resolve_model(None)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def two_threads() -> None:
-    torch.set_num_threads(2)
-
-
-def load(source: ModelSource, kernels: KernelTable) -> Decoder:
-    description = describe_model(source)
-    weights = load_weights(description, dtype=torch.float32, device=CPU)
-    return Decoder(description.spec, weights, kernels)
+def load(source: ModelSource, **settings: str) -> Worker:
+    worker = Worker.load(describe_model(source), ComputeConfig(device="cpu", num_threads=2, **settings))
+    if worker.kernels_name == "reference":
+        pytest.skip("the promise is of the native kernels, and they are not built here")
+    return worker
 
 
 @pytest.fixture(scope="session")
-def native() -> KernelTable:
-    kernels = for_device(CPU)
-    if kernels.name == "reference":
-        pytest.skip(f"the promise is of the native kernels: {kernels.describe()[0].reason}")
-    return kernels
+def worker(source: ModelSource) -> Worker:
+    """The model in float32."""
+    return load(source, dtype="float32")
 
 
 @pytest.fixture(scope="session")
-def native_decoder(source: ModelSource, native: KernelTable) -> Decoder:
-    return load(source, native)
-
-
-@pytest.fixture(scope="session")
-def make_engine(native_decoder: Decoder, native: KernelTable) -> MakeEngine:
+def make_engine(worker: Worker) -> MakeEngine:
     """An engine of one test's own, on the one model."""
-    return lambda **settings: RecordedEngine(native_decoder, native, **settings)
+    return lambda **settings: RecordedEngine(worker, **settings)
 
 
 @pytest.fixture(scope="session")
 def make_torch_engine(source: ModelSource) -> MakeEngine:
     """The same on torch's kernels alone."""
-    kernels = reference_table("to compare with")
-    decoder = load(source, kernels)
-    return lambda **settings: RecordedEngine(decoder, kernels, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_module, "for_device", lambda *_: reference_table("to compare with"))
+        worker = Worker.load(describe_model(source), ComputeConfig(device="cpu", dtype="float32"))
+    assert worker.kernels_name == "reference"
+    return lambda **settings: RecordedEngine(worker, **settings)
+
+
+@pytest.fixture(scope="session")
+def make_default_engine(source: ModelSource) -> MakeEngine:
+    """The same with weights and KV as they are unless somebody says otherwise."""
+    worker = load(source)
+    if worker.dtype_name == "float32":
+        pytest.skip("float32 is the default, and the other tests' format")
+    return lambda **settings: RecordedEngine(worker, **settings)
 
 
 @pytest.fixture(scope="session")

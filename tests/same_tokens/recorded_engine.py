@@ -9,6 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,6 @@ from torch import Tensor
 
 from octavo.compute.executor.in_process import InProcessExecutor
 from octavo.compute.executor.worker import Worker
-from octavo.compute.kernels import KernelTable
-from octavo.compute.models.decoder import Decoder
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.engine import Engine
 from octavo.control.scheduler.draft import StepDraft
@@ -136,8 +135,7 @@ class RecordedEngine:
 
     def __init__(
         self,
-        decoder: Decoder,
-        kernels: KernelTable,
+        loaded: Worker,
         *,
         num_blocks: int = 160,
         block_size: int = 16,
@@ -147,7 +145,7 @@ class RecordedEngine:
         num_host_blocks: int = 0,
         make_scheduler: Callable[..., Scheduler] = Scheduler,
     ) -> None:
-        worker = Worker(decoder, kernels)
+        worker = copy(loaded)  # the same model, with a cache of its own
         worker.allocate_kv(num_blocks, block_size, num_host_blocks=num_host_blocks)
         assert worker._runner is not None
         for keys, values in worker._runner._kv_storage.layers:
@@ -167,7 +165,7 @@ class RecordedEngine:
             self.scheduler,
             self.executor,
             eos_token_ids=[],
-            vocab_size=decoder.spec.vocab_size,
+            vocab_size=worker._decoder.spec.vocab_size,
             max_model_len=1024,
             max_queued_requests=1024,
         )
@@ -203,7 +201,8 @@ class RecordedEngine:
         made = []
         for step in range(max(arrivals) + 1):
             made += [(wish, self.submit(wish)) for wish in arrivals.get(step, ())]
-            self.step()
+            if self.engine.has_work:
+                self.step()
         self.finish()
         return made
 

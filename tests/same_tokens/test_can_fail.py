@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from octavo.compute.models.decoder import Decoder
+from octavo.compute.executor.worker import Worker
 from tests.same_tokens.conftest import Alone, MakeEngine
 from tests.same_tokens.recorded_engine import Wish
 
@@ -27,11 +27,13 @@ def one_ulp_up(weight: Tensor) -> Iterator[None]:
 
 
 def test_one_ulp_of_one_weight(
-    make_engine: MakeEngine, native_decoder: Decoder, wishes: dict[str, Wish], alone: Alone
+    make_engine: MakeEngine, worker: Worker, wishes: dict[str, Wish], alone: Alone
 ) -> None:
     wish = wishes["greedy-39"]
     expected = alone(wish)
-    with one_ulp_up(native_decoder._layers[-1]._mlp._down.weight.data):
+    weight = worker._decoder._final_norm._weight
+    assert weight is not None
+    with one_ulp_up(weight):
         engine = make_engine(num_blocks=20)
         ((_, request_id),) = engine.run({0: [wish]})
     found = engine.trail(request_id)

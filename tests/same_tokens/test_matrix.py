@@ -32,7 +32,8 @@ def test_all_ways_together(
     # Single tokens take as many steps as there are tokens.
     names = [name for name in wishes if budget > 1 or len(wishes[name].prompt) < 40]
     arrivals: dict[int, list[Wish]] = {}
-    for name in rng.choices(names, k=10):
+    count = 10 if budget > 1 else 4
+    for name in rng.choices(names, k=count):
         arrivals.setdefault(rng.randrange(6), []).append(wishes[name])
     with num_threads(rng.choice([1, 2])):
         engine = make_engine(
@@ -45,7 +46,7 @@ def test_all_ways_together(
             make_scheduler=Scheduler if preemption == "undisturbed" else RestlessScheduler,
         )
         made = engine.run(arrivals)
-    assert len(made) == 10
+    assert len(made) == count
     assert (engine.num_preemptions > 0) is (preemption != "undisturbed")
     for wish, request_id in made:
         assert engine.trail(request_id) == alone(wish), request_id
