@@ -107,7 +107,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
     native_reasons = {
         "linear": "sums each output in a fixed order, so that a row does not depend on its batch",
         "rms_norm": "one pass over each row",
-        "gated_activation": "SiLU in one pass; other activations take the reference",
+        "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
+        "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
         "write_kv": "one copy a row",
         "copy_blocks": "one copy a block",
@@ -128,6 +129,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         weight_rows=linear.weight_rows,
         linear=partial(linear.linear, library),
         rms_norm=partial(norms.rms_norm, library),
+        activate=activations.activate,
         gated_activation=partial(activations.gated_activation, library),
         rotate=partial(rotary.rotate, library),
         write_kv=partial(kv_blocks.write_kv, library),
