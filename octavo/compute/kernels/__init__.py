@@ -120,7 +120,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
         "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
         f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))} as they are stored",
         "rms_norm": "one pass over each row",
-        "gated_activation": "SiLU in one pass; other activations take the reference",
+        "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
+        "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
         "write_kv": "one copy a row, rounded where the cache holds float16",
         "copy_blocks": "one copy a block",
@@ -141,6 +142,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         weight_rows=partial(linear.weight_rows, library),
         linear=partial(linear.linear, library),
         rms_norm=partial(norms.rms_norm, library),
+        activate=activations.activate,
         gated_activation=partial(activations.gated_activation, library),
         rotate=partial(rotary.rotate, library),
         write_kv=partial(kv_blocks.write_kv, library),

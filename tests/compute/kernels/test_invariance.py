@@ -89,6 +89,33 @@ def test_rows_of_the_small_kernels(native: KernelTable) -> None:
         assert torch.equal(together, native.gated_activation(gate[one], up[one], Activation.SILU))
 
 
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("size", [100, 3072, 4113])
+def test_rows_of_activations_wherever_the_threads_cut(
+    native: KernelTable, activation: Activation, size: int
+) -> None:
+    """Of widths and numbers of threads that leave remains beside whole vectors."""
+    torch.manual_seed(2)
+    x, up = 3 * torch.randn(64, size), torch.randn(64, size)
+    with num_threads(7):
+        together, gated = native.activate(x, activation), native.gated_activation(x, up, activation)
+    for first in range(0, 60, 3):
+        for rows in (slice(first, first + 1), slice(first, first + 4)):
+            with num_threads(3):
+                assert torch.equal(native.activate(x[rows], activation), together[rows])
+                assert torch.equal(native.gated_activation(x[rows], up[rows], activation), gated[rows])
+
+
+def test_rows_of_layer_norm(native: KernelTable) -> None:
+    torch.manual_seed(3)
+    for size in (100, 768, 1021):
+        x, weight, bias = torch.randn(64, size), torch.randn(size), torch.randn(size)
+        with num_threads(3):
+            together = native.layer_norm(x, weight, bias, 1e-5)
+            for rows in (slice(0, 1), slice(5, 8), slice(10, 27), slice(63, 64)):
+                assert torch.equal(native.layer_norm(x[rows], weight, bias, 1e-5), together[rows])
+
+
 def test_calls_from_several_threads_at_once(native: KernelTable, long_case: PagedSequences) -> None:
     slices = [(s, length - 1, length) for s, length in enumerate(long_case.context_lengths)]
     with num_threads(2):

@@ -1,4 +1,7 @@
-"""Native gated activation: SiLU, the one that most models gate with. Contract: signatures.GatedActivation."""
+"""Activations whose bits do not depend on the batch; native: SiLU with a gate, the one that most models use.
+
+Contracts: signatures.ActivationFunction, GatedActivation.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,26 @@ from octavo.compute.kernels.cpu.tensors import check_rows
 from octavo.model_spec import Activation
 
 
+# sqrt(2 / pi), and the weight of the cube, of GELU's approximation by tanh.
+_TANH_SCALE, _TANH_CUBE = 0.7978845608028654, 0.044715
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """torch's fused SiLU and GELU compute the last elements of each thread's share by another way than the
+    rest, so that an element's bits depend on where the batch puts it. Its exp and tanh do not."""
+    match activation:
+        case Activation.SILU:
+            return x / x.neg().exp_().add_(1.0)
+        case Activation.GELU_TANH:
+            inner = (x * x).mul_(x).mul_(_TANH_CUBE).add_(x).mul_(_TANH_SCALE)
+            return inner.tanh_().add_(1.0).mul_(x).mul_(0.5)
+        case Activation.RELU | Activation.GELU:
+            return reference.activate(x, activation)
+
+
 def gated_activation(library: NativeLibrary, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
     if activation is not Activation.SILU:
-        return reference.gated_activation(gate, up, activation)
+        return activate(gate, activation).mul_(up)
     check_rows("gate", gate, 2)
     check_rows("up", up, 2)
     if gate.shape != up.shape:
