@@ -40,7 +40,8 @@ class BlockHistory:
 
     @property
     def step_ids(self) -> list[int]:
-        return [one.step_id or 0 for one in self.maps]
+        """The steps after which the snapshots were taken; -1 stands for before the first."""
+        return [-1 if one.step_id is None else one.step_id for one in self.maps]
 
     @property
     def num_untouched(self) -> int:
@@ -132,7 +133,7 @@ def parse_block_map(found: dict[str, Any]) -> BlockMap:
         sequences = [str(label) for label in each["sequences"]]
         blocks.append(BlockState(block_id, each["state"], sequences, _number(each, "num_tokens", 0)))
     return BlockMap(
-        _number(found, "step_id", -1),
+        None if found["step_id"] is None else _number(found, "step_id", 0),
         num_blocks,
         _number(found, "block_size", 1),
         _number(found, "num_host_blocks_used", 0),

@@ -36,7 +36,7 @@ def test_fewer_snapshots_are_kept_where_asked_for(tiny_config):
 
 def test_without_a_size_the_pool_is_small(tiny_config):
     history = record_blocks(replace(tiny_config, cache=CacheConfig()), replace(SPEC, num_requests=1))
-    assert history.num_blocks == 96 * 2**20 // (16 * 384)
+    assert history.num_blocks == 96 * 2**20 // (16 * 192)
 
 
 def test_arrivals_begin_alike_and_some_fork():
