@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from octavo.checkpoint.source import ModelSource, resolve_model
 from octavo.config import EngineConfig, ModelConfig, limit_openmp_spinning
@@ -23,6 +24,9 @@ from octavo.control.text.tokenizer import Tokenizer
 from octavo.errors import ConfigError
 from octavo.families import ModelDescription, describe_model
 from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.compute.quality import QualityComparison
 
 # Share of the memory that is free beside the weights which the KV pool takes unless told otherwise.
 # The rest is for activations, the operating system's file cache and whatever else the machine does.
@@ -150,6 +154,32 @@ def build_engine(
         load_seconds=time.monotonic() - started_seconds,
     )
     return EngineParts(engine, facts)
+
+
+def build_quality_comparison(
+    config: EngineConfig, *, kv_cache_dtypes: Sequence[str], max_window: int
+) -> QualityComparison:
+    """Load the model in float32 throughout, and as configured once for each format of keys and values.
+
+    Args:
+        kv_cache_dtypes: formats as `--kv-cache-dtype` takes them.
+        max_window: tokens of the longest text that will be read at once.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        ConfigError: a setting does not fit the model or the machine.
+    """
+    limit_openmp_spinning()
+    from octavo.compute.executor.worker import Worker  # noqa: PLC0415  (loads torch)
+    from octavo.compute.quality import QualityComparison  # noqa: PLC0415
+
+    description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
+    reference = Worker.load(description, replace(config.compute, dtype="float32"), kv_cache_dtype="float32")
+    others = [
+        Worker.load(description, config.compute, kv_cache_dtype=kv_cache_dtype)
+        for kv_cache_dtype in kv_cache_dtypes
+    ]
+    return QualityComparison([reference, *others], max_window=max_window)
 
 
 class _LazyStopFinder:

@@ -9,7 +9,14 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from octavo.bench.workload import WorkloadSpec
-from octavo.cli import bench_blocks, bench_memory, bench_plan_step, bench_prefix, bench_sharing
+from octavo.cli import (
+    bench_blocks,
+    bench_memory,
+    bench_plan_step,
+    bench_prefix,
+    bench_quality,
+    bench_sharing,
+)
 from octavo.cli.bench_output import add_output_flag, check_output, show_rows, write_output
 from octavo.cli.config_flags import (
     ENGINE_GROUPS,
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from octavo.bench.startup import StartupRun
     from octavo.bench.throughput import ThroughputReport
 
-_FURTHER = (bench_memory, bench_sharing, bench_prefix, bench_blocks, bench_plan_step)
+_FURTHER = (bench_memory, bench_sharing, bench_prefix, bench_blocks, bench_plan_step, bench_quality)
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (
     *("model", "seed", "chat_template", "policy", "fair_weights"),

@@ -109,8 +109,8 @@ def group_title(group: type[Any]) -> str:
 
 
 def default_text(field: Field[Any]) -> str | None:
-    """A field's default as one would type it; None where the help itself says what happens."""
-    if field.default is MISSING or field.default in (None, ()) or isinstance(field.default, bool):
+    """A field's default as one would type it; None where the help itself says what happens, or lists it."""
+    if field.default is MISSING or field.default is None or isinstance(field.default, bool | tuple):
         return None
     if field.metadata["parse"].__name__ == "parse_bytes":
         if field.default == 0:

@@ -1,4 +1,4 @@
-"""`octavo bench memory, sharing, prefix, blocks, plan-step` as commands: what they print, keep and refuse."""
+"""`octavo bench memory`, `sharing`, `prefix` and the others as commands: what they show, keep and refuse."""
 
 from __future__ import annotations
 
@@ -74,6 +74,17 @@ def test_plan_step_shows_every_kind(run, tmp_path):
     assert "4 sequences, mixed, fair" in out
 
 
+def test_quality_shows_and_keeps_its_numbers(run, tiny_model, tmp_path):
+    output = tmp_path / "quality.json"
+    flags = ["--num-tokens", "60", "--window", "40", "--num-threads", "1", "--output", output]
+    exit_code, out, err = run("bench", "quality", tiny_model, *flags)
+    assert (exit_code, err) == (0, "")
+    numbers = json.loads(output.read_text())
+    assert f"{numbers['reference']['perplexity']:.4f}" in out
+    assert [form["kv"] for form in numbers["forms"]][-1] == "float32"
+    assert "Python Software Foundation License" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -92,6 +103,11 @@ def test_plan_step_shows_every_kind(run, tmp_path):
         (["blocks", "--mean-gap", "0"], "--mean-gap"),
         (["plan-step", "--num-steps", "0"], "--num-steps"),
         (["plan-step", "--sizes", "many"], "--sizes"),
+        (["quality", "--num-tokens", "0"], "--num-tokens"),
+        (["quality", "--window", "1"], "--window"),
+        (["quality", "--text", "absent.txt"], "absent.txt"),
+        (["quality", "--kv-cache-dtypes", "int9"], "--kv-cache-dtypes"),
+        (["quality", "--policy", "fair"], "unknown argument"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(run, arguments, line):

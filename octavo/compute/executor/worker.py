@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from octavo.compute.executor.device import (
     describe_device,
@@ -79,6 +80,11 @@ class Worker:
         return self._kv_dtype.itemsize
 
     @property
+    def kv_dtype_name(self) -> str:
+        """The format of the keys and values: for example "float16"."""
+        return str(self._kv_dtype).removeprefix("torch.")
+
+    @property
     def device_name(self) -> str:
         return describe_device(self._decoder.device)
 
@@ -119,6 +125,13 @@ class Worker:
             RuntimeError: the worker has no cache yet.
             Exception: whatever went wrong in the pass; the worker stays usable.
         """
+        return self._ready_runner().run(plan)
+
+    def all_logits(self, plan: StepPlan) -> Iterator[Tensor]:
+        """The scores after every token of a plan, some rows at a time; see ModelRunner.all_logits."""
+        return self._ready_runner().all_logits(plan)
+
+    def _ready_runner(self) -> ModelRunner:
         if self._runner is None:
             raise RuntimeError("allocate_kv must come before the first plan")
-        return self._runner.run(plan)
+        return self._runner

@@ -6,6 +6,7 @@ It decides nothing: which sequences run, and where their blocks lie, is in the p
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -64,6 +65,22 @@ class ModelRunner:
             self._sample(plan, inputs, hidden, result)
         compute_seconds = time.perf_counter() - started_seconds
         return replace(result, compute_seconds=compute_seconds, copy_seconds=copy_seconds)
+
+    @torch.inference_mode()
+    def all_logits(self, plan: StepPlan) -> Iterator[Tensor]:
+        """Push all slices through the model, and sample nothing.
+
+        Yields:
+            [num_rows, vocab_size] float32 of the plan's next rows, at most PROMPT_LOGPROB_ROWS at a time.
+
+        Raises:
+            ValueError: the plan names a token, position or block that does not exist.
+        """
+        inputs = build_batch_inputs(plan, self._limits, self._decoder.device)
+        hidden = self._decoder.forward(inputs.token_ids, inputs.attention, self._kv_storage.layers)
+        # A pass's rows are good until the next one, which may come before the last is asked for.
+        for rows in torch.split(hidden.clone(), PROMPT_LOGPROB_ROWS):
+            yield self._decoder.logits(rows)
 
     def _sample(self, plan: StepPlan, inputs: BatchInputs, hidden: Tensor, result: StepResult) -> None:
         """Choose the token, or a beam's candidates, after each slice that wants one; adds to the result."""
