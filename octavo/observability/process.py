@@ -1,4 +1,4 @@
-"""What /proc says about a process and its children: age and memory. Linux only; reads, never writes."""
+"""A process seen from outside (age and memory, from /proc; Linux only) and its garbage collector."""
 
 from __future__ import annotations
 
