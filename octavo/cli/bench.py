@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from octavo.bench.workload import WorkloadSpec
 from octavo.cli import (
     bench_blocks,
+    bench_cpu,
     bench_memory,
     bench_plan_step,
     bench_prefix,
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from octavo.bench.startup import StartupRun
     from octavo.bench.throughput import ThroughputReport
 
-_FURTHER = (bench_memory, bench_sharing, bench_prefix, bench_blocks, bench_plan_step, bench_quality)
+_FURTHER = (
+    *(bench_cpu, bench_quality, bench_memory, bench_sharing),
+    *(bench_prefix, bench_blocks, bench_plan_step),
+)
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (
     *("model", "seed", "chat_template", "policy", "fair_weights"),

@@ -74,6 +74,22 @@ def test_plan_step_shows_every_kind(run, tmp_path):
     assert "4 sequences, mixed, fair" in out
 
 
+def test_cpu_measures_every_kind_of_work(run, tiny_model, tmp_path):
+    output = tmp_path / "cpu.json"
+    flags = ["--repeats", "2", "--num-requests", "2", "--prefill", "64", "--streams", "1,3"]
+    flags += ["--num-decoded", "4", "--context", "8", "--output", str(output)]
+    exit_code, out, err = run("bench", "cpu", tiny_model, *flags, *TINY)
+    assert (exit_code, err) == (0, "")
+    report = json.loads(output.read_text())
+    names = ["mixed, 2 at once", "prefill 64", "decode, 1 streams", "decode, 3 streams", "start to ready"]
+    assert [work["name"] for work in report["works"]] == names
+    for work in report["works"]:
+        assert len(work["values"]) == 2
+        assert 0 < work["min"] <= work["median"] <= work["max"]
+        assert work["name"] in out
+    assert {"cpu", "num_cores"} <= report["machine"].keys()
+
+
 def test_quality_shows_and_keeps_its_numbers(run, tiny_model, tmp_path):
     output = tmp_path / "quality.json"
     flags = ["--num-tokens", "60", "--window", "40", "--num-threads", "1", "--output", output]
@@ -103,6 +119,7 @@ def test_quality_shows_and_keeps_its_numbers(run, tiny_model, tmp_path):
         (["blocks", "--mean-gap", "0"], "--mean-gap"),
         (["plan-step", "--num-steps", "0"], "--num-steps"),
         (["plan-step", "--sizes", "many"], "--sizes"),
+        (["cpu", "--repeats", "0"], "--repeats"),
         (["quality", "--num-tokens", "0"], "--num-tokens"),
         (["quality", "--window", "1"], "--window"),
         (["quality", "--text", "absent.txt"], "absent.txt"),
