@@ -13,7 +13,6 @@ from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_rows
 from octavo.model_spec import Activation
 
-
 # sqrt(2 / pi), and the weight of the cube, of GELU's approximation by tanh.
 _TANH_SCALE, _TANH_CUBE = 0.7978845608028654, 0.044715
 
