@@ -6,6 +6,7 @@ contiguous reservations through a simulated allocator under the same scheduling.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ class MemoryReport:
             "benchmark": "memory",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(describe_machine()),
+            "load_average": os.getloadavg(),
             "spec": asdict(self.spec),
             "trace": asdict(self.trace),
             "measured": [use.as_json() for use in self.uses],

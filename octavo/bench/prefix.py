@@ -5,6 +5,7 @@ Two engines of one process take turns on the same requests. Drives the engines i
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -106,6 +107,7 @@ class PrefixReport:
             "benchmark": "prefix",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(describe_machine()),
+            "load_average": os.getloadavg(),
             "engine": asdict(self.engine),
             "spec": asdict(self.spec),
             "what_differs": DIFFERENCES,

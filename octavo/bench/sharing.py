@@ -6,6 +6,7 @@ engine reports it of each request. Drives the engine itself: no text, no HTTP.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -84,6 +85,7 @@ class SharingReport:
             "benchmark": "sharing",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(describe_machine()),
+            "load_average": os.getloadavg(),
             "engine": asdict(self.engine),
             "spec": asdict(self.spec),
             "mean_lengths": self.mean_lengths,

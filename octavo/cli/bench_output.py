@@ -73,7 +73,7 @@ def show_table(
     console.print(title, style="bold", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row, style="dim" if row[0].startswith(" ") else None)
     console.print(table)
