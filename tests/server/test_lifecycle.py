@@ -203,7 +203,7 @@ def test_a_stopped_engine_is_not_ready_within_two_seconds() -> None:
 
 def test_a_full_queue_is_refused_with_429_but_stays_ready() -> None:
     with running_server("--max-num-seqs", "1", "--max-queued-requests", "1") as server:
-        running = StreamInBackground(server, max_tokens=60)
+        running = StreamInBackground(server, max_tokens=400)  # for seconds, on a fast machine too
         waiting = [
             threading.Thread(target=server.post, args=("/v1/completions", {"prompt": "a"}), daemon=True)
             for _ in range(2)

@@ -19,13 +19,16 @@ _TANH_SCALE, _TANH_CUBE = 0.7978845608028654, 0.044715
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
     """torch's fused SiLU and GELU compute the last elements of each thread's share by another way than the
-    rest, so that an element's bits depend on where the batch puts it. Its exp and tanh do not."""
+    rest, so that an element's bits depend on where the batch puts it. Its exp does not.
+
+    (1 + tanh(u)) / 2 is 1 / (1 + exp(-2u)), without the difference of near-equal numbers at u << 0.
+    """
     match activation:
         case Activation.SILU:
             return x / x.neg().exp_().add_(1.0)
         case Activation.GELU_TANH:
-            inner = (x * x).mul_(x).mul_(_TANH_CUBE).add_(x).mul_(_TANH_SCALE)
-            return inner.tanh_().add_(1.0).mul_(x).mul_(0.5)
+            inner = (x * x).mul_(x).mul_(_TANH_CUBE).add_(x).mul_(-2.0 * _TANH_SCALE)
+            return x / inner.exp_().add_(1.0)
         case Activation.RELU | Activation.GELU:
             return reference.activate(x, activation)
 
