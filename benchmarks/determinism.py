@@ -34,6 +34,7 @@ from octavo.compute.executor.worker import Worker
 from octavo.compute.kernels import KernelTable, native_table, reference
 from octavo.compute.kernels.cpu import build
 from octavo.compute.kernels.cpu.library import load_library
+from octavo.compute.kernels.cpu.sources import SOURCE_FOLDER
 from octavo.control.cache.block_manager import BlockManager
 from octavo.control.engine import Engine
 from octavo.control.scheduler.scheduler import Scheduler
@@ -42,6 +43,7 @@ from octavo.step import StepPlan, StepResult
 
 NUM_BLOCKS = 1024
 BLOCK_SIZE = 16
+MAX_NUM_BATCHED_TOKENS = 512
 INVARIANT, AGAIN = "invariant", "invariant_again"
 WHY = {
     INVARIANT: "the kernels as they are",
@@ -51,10 +53,10 @@ WHY = {
 }
 
 
-def make_tables(folder: Path) -> dict[str, KernelTable]:
+def make_tables(folder: Path, dtype: str) -> dict[str, KernelTable]:
     """The kernels to compare. The second library is built of the same sources with one number changed."""
     library = load_library()
-    sources = shutil.copytree(build.SOURCE_FOLDER, folder / "src")
+    sources = shutil.copytree(SOURCE_FOLDER, folder / "src")
     header = sources / "isa.h"
     before = header.read_text()
     after = before.replace("kPieceTokens = 256", "kPieceTokens = 4096")
@@ -63,24 +65,24 @@ def make_tables(folder: Path) -> dict[str, KernelTable]:
     header.write_text(after)
     build.SOURCE_FOLDER = sources
     build.build_library(folder / "unsplit.so")
-    native = native_table(library)
+    # Without the recorded pass, which torch's products cannot be part of: all pay for the interpreter alike.
+    native = replace(native_table(library), make_program=None)
     unsplit = load_library(folder / "unsplit.so", isa_name=library.isa_name)
-    return {
-        INVARIANT: native,
-        "torch_products": replace(
+    tables = {INVARIANT: native, "attention_unsplit": replace(native_table(unsplit), make_program=None)}
+    if dtype == "float32":
+        tables["torch_products"] = replace(
             native,
             pack_weight=reference.pack_weight,
             weight_rows=reference.weight_rows,
             linear=reference.linear,
-        ),
-        "attention_unsplit": native_table(unsplit),
-    }
+        )
+    return tables
 
 
-def make_worker(source: ModelSource, table: KernelTable, num_threads: int) -> Worker:
-    """The model in float32, loaded as the product loads it but for the choice of kernels."""
+def make_worker(source: ModelSource, table: KernelTable, dtype: str, num_threads: int) -> Worker:
+    """The model as the product loads it, but for the choice of kernels."""
     worker_module.for_device = lambda *_: table  # type: ignore[assignment]
-    compute = ComputeConfig(device="cpu", dtype="float32", num_threads=num_threads)
+    compute = ComputeConfig(device="cpu", dtype=dtype, num_threads=num_threads)
     worker = Worker.load(describe_model(source), compute)
     worker.allocate_kv(NUM_BLOCKS, BLOCK_SIZE)
     return worker
@@ -130,11 +132,11 @@ class ComparingExecutor:
         self.workers.clear()
 
 
-def run(spec: WorkloadSpec, num_turns: int, max_num_batched_tokens: int, num_threads: int) -> dict[str, Any]:
+def run(spec: WorkloadSpec, dtype: str, num_turns: int, num_threads: int) -> dict[str, Any]:
     source = resolve_model(None)
     with tempfile.TemporaryDirectory() as folder:
-        tables = make_tables(Path(folder))
-    workers = {name: make_worker(source, table, num_threads) for name, table in tables.items()}
+        tables = make_tables(Path(folder), dtype)
+    workers = {name: make_worker(source, table, dtype, num_threads) for name, table in tables.items()}
     share_weights(workers["attention_unsplit"], workers[INVARIANT])
     executor = ComparingExecutor(workers | {AGAIN: workers[INVARIANT]}, num_turns)
     description = describe_model(source)
@@ -142,7 +144,7 @@ def run(spec: WorkloadSpec, num_turns: int, max_num_batched_tokens: int, num_thr
         Scheduler(
             BlockManager(NUM_BLOCKS, BLOCK_SIZE),
             max_num_seqs=64,
-            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
         ),
         executor,
         eos_token_ids=description.eos_token_ids,
@@ -154,43 +156,32 @@ def run(spec: WorkloadSpec, num_turns: int, max_num_batched_tokens: int, num_thr
         engine.submit(str(index), request.prompt_token_ids, request.params)
     while engine.has_work:
         engine.step()
+    names = executor.steps[0].keys()
     return summarise(executor.steps) | {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": asdict(describe_machine()),
-        "model": source.name,
-        "num_threads": num_threads,
-        "workload": asdict(spec),
-        "max_num_batched_tokens": max_num_batched_tokens,
-        "num_turns": num_turns,
-        "steps": {name: [round(step[name], 6) for step in executor.steps] for name in executor.steps[0]},
+        "weights": workers[INVARIANT].dtype_name,
+        "kv_bytes_per_element": workers[INVARIANT].kv_bytes_per_element,
+        "steps": {name: [round(step[name], 6) for step in executor.steps] for name in names},
     }
 
 
 def summarise(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Price: the share of throughput that is given up against each other way, and against the best."""
-    total = {name: sum(step[name] for step in steps) for name in WHY}
+    ways = [name for name in WHY if name in steps[0]]
+    total = {name: sum(step[name] for step in steps) for name in ways}
     # The hardest rival: whichever is fastest for each step, as if one always knew beforehand. The least of
     # several noisy numbers is always less: so much less as the same twice would be, too.
-    rivals = [name for name in WHY if name != AGAIN]
-    fastest = sum(min(step[name] for name in rivals) for step in steps)
+    fastest = sum(min(step[name] for name in ways if name != AGAIN) for step in steps)
     fastest_of_same = sum(min(step[INVARIANT], step[AGAIN]) for step in steps)
     decodes = [step for step in steps if step["num_tokens"] == step["num_sequences"]]
     prefills = [step for step in steps if step["num_tokens"] > step["num_sequences"]]
+    others = [name for name in ways if name != INVARIANT]
     return {
-        "benchmark": "determinism",
-        "ways": WHY,
         "seconds": {name: round(value, 3) for name, value in total.items()},
-        "price_against": {
-            name: round(1 - value / total[INVARIANT], 4) for name, value in total.items() if name != INVARIANT
-        },
+        "price_against": {name: round(1 - total[name] / total[INVARIANT], 4) for name in others},
         "price_against_fastest_of_each_step": round(1 - fastest / total[INVARIANT], 4),
         "noise_in_fastest_of_each_step": round(1 - fastest_of_same / total[INVARIANT], 4),
         "median_ratio": {
-            kind: {
-                name: round(median(step[name] / step[INVARIANT] for step in some), 4)
-                for name in WHY
-                if name != INVARIANT
-            }
+            kind: {name: round(median(step[name] / step[INVARIANT] for step in some), 4) for name in others}
             for kind, some in (("decode_steps", decodes), ("prefill_steps", prefills))
             if some
         },
@@ -199,16 +190,27 @@ def summarise(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--num-requests", type=int, default=16)
-    parser.add_argument("--num-turns", type=int, default=3, help="how often each way runs a step")
-    parser.add_argument("--max-num-batched-tokens", type=int, default=512)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/determinism.json")
+    parser.add_argument("--num-requests", type=int, default=12)
+    parser.add_argument("--num-turns", type=int, default=5, help="how often each way runs a step")
     parser.add_argument("--num-threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/determinism.json")
     arguments = parser.parse_args()
     spec = WorkloadSpec(num_requests=arguments.num_requests, mean_output=32, max_output=96, max_prompt=700)
-    report = run(spec, arguments.num_turns, arguments.max_num_batched_tokens, arguments.num_threads)
+    report: dict[str, Any] = {
+        "benchmark": "determinism",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": asdict(describe_machine()),
+        "model": resolve_model(None).name,
+        "num_threads": arguments.num_threads,
+        "num_turns": arguments.num_turns,
+        "max_num_batched_tokens": MAX_NUM_BATCHED_TOKENS,
+        "workload": asdict(spec),
+        "ways": WHY,
+    }
+    for name, dtype in (("float32", "float32"), ("default_format", "auto")):
+        report[name] = run(spec, dtype, arguments.num_turns, arguments.num_threads)
+        print(name, json.dumps(report[name] | {"steps": len(report[name]["steps"]["num_tokens"])}, indent=1))
     arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: report[name] for name in list(report)[2:7]}, indent=1))
 
 
 if __name__ == "__main__":
