@@ -1,0 +1,1 @@
+"""Engines under test, each behind one protocol (target.py). Nothing here measures."""
