@@ -45,6 +45,7 @@ class KernelTable:
         make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
         has_own_threads: its kernels run on a pool of their own and not on torch's.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
+        narrow_dtypes: formats of plain matrices that it widens as it multiplies.
     """
 
     name: str
@@ -63,6 +64,7 @@ class KernelTable:
     kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
+    narrow_dtypes: frozenset[torch.dtype] = frozenset()
     make_program: Callable[[], signatures.StepProgram] | None = None
     has_own_threads: bool = False
 
@@ -128,7 +130,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
     name = f"cpu ({library.isa_name})"
     native_reasons = {
         "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
-        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))} as they are stored",
+        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))}, float16 and bfloat16 as they are stored",
         "rms_norm": "one pass over each row",
         "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
         "gated_activation": "SiLU in one pass; other activations as above",
@@ -162,6 +164,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         kv_dtypes=KV_DTYPES,
         narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
+        narrow_dtypes=frozenset(linear.NARROW_TYPES),
         make_program=partial(ForwardProgram, library),
         has_own_threads=True,
     )

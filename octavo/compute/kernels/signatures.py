@@ -68,7 +68,8 @@ class PackedMatrix:
     Attributes:
         data: the numbers; only the functions of the table that packed them know their order.
         out_size: how many rows.
-        ggml_type: the format of a matrix that is kept low-bit; None: plain numbers.
+        ggml_type: the format of a matrix that is kept in fewer bits than products are computed in; None: in
+            those same numbers.
     """
 
     data: Tensor

@@ -13,7 +13,7 @@ from octavo.compute.kernels.cpu.scratch import Scratch
 from octavo.compute.kernels.cpu.sources import LIBRARY_PATH, hash_sources
 
 BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
-ISAS = ("avx2", "generic")  # best first
+ISAS = ("avx512vnni", "avx512", "avx2", "neon", "generic")  # best first
 
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 _LINEAR = (_POINTER, _INT64, *[_POINTER] * 3, _INT64, _INT32, *[_INT64] * 3, _INT32)
@@ -37,6 +37,7 @@ _ARGUMENTS = {
     ),
     "octavo_linear": (_POINTER, *_LINEAR),
     "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
+    "octavo_narrow_linear": (_POINTER, _INT32, *_LINEAR),
     "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
     "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
     "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
@@ -75,7 +76,7 @@ class NativeLibrary:
     Attributes:
         functions: the C functions, with their types set.
         isa: handle of the inner loops, first argument of most functions.
-        isa_name: "avx2" or "generic".
+        isa_name: which that is, one of ISAS.
         scratch: where kernels put what they calculate.
     """
 

@@ -27,10 +27,16 @@ LOW_BIT_TYPES = frozenset(
         GgmlType.Q5_0,
         GgmlType.Q5_1,
         GgmlType.Q8_0,
+        GgmlType.Q3_K,
         GgmlType.Q4_K,
         GgmlType.Q5_K,
+        GgmlType.Q6_K,
     }
 )
+
+
+# Formats of plain matrices that stay as they are, widened as they are multiplied.
+NARROW_TYPES = {torch.float16: GgmlType.F16, torch.bfloat16: GgmlType.BF16}
 
 
 def pack_weight(library: NativeLibrary, matrices: Sequence[StoredWeight]) -> LinearWeight:
@@ -43,13 +49,14 @@ def pack_weight(library: NativeLibrary, matrices: Sequence[StoredWeight]) -> Lin
 
 
 def _pack_floats(weight: Tensor) -> PackedMatrix:
-    """-> [ceil(out / 16), in, 16]."""
-    check_rows("weight", weight, 2)
+    """-> [ceil(out / 16), in, 16], in the numbers' own format."""
+    if weight.dtype not in NARROW_TYPES:
+        check_rows("weight", weight, 2)
     out_size, in_size = weight.shape
     num_panels = -(-out_size // PANEL_ROWS)
     padded = functional.pad(weight, (0, 0, 0, num_panels * PANEL_ROWS - out_size))
     panels = padded.view(num_panels, PANEL_ROWS, in_size).transpose(1, 2).contiguous()
-    return PackedMatrix(panels, out_size)
+    return PackedMatrix(panels, out_size, NARROW_TYPES.get(weight.dtype))
 
 
 def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatrix:
@@ -144,5 +151,7 @@ def _multiply_part(
     )
     if part.ggml_type is None:
         library.functions.octavo_linear(library.isa, *arguments)
+    elif part.ggml_type in NARROW_TYPES.values():
+        library.functions.octavo_narrow_linear(library.isa, part.ggml_type.type_id, *arguments)
     else:
         library.functions.octavo_lowbit_linear(library.isa, part.ggml_type.type_id, *arguments)

@@ -203,17 +203,6 @@ using namespace octavo;
 // Which sources the library was built from: the Python side compares it with those it finds.
 OCTAVO_API const char* octavo_source_hash() { return OCTAVO_SOURCE_HASH; }
 
-// The inner loops for an instruction set, or null where this build or this processor does not have it.
-OCTAVO_API const void* octavo_isa(const char* name) {
-    if (std::strcmp(name, "generic") == 0) return &kGenericKernels;
-#if defined(OCTAVO_HAS_AVX2)
-    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
-        return &kAvx2Kernels;
-#endif
-    return nullptr;
-}
-
 // Returns 0, or the first sequence whose rows or blocks lie outside the given memory, plus 1.
 OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, int64_t query_token_stride,
                                        int64_t query_head_stride, const void* key_blocks, const void* value_blocks,

@@ -78,12 +78,10 @@ OCTAVO_API int64_t octavo_weight_rows(int32_t ggml_type, const uint8_t* panels, 
         for (int64_t i = 0; i < step.num_tokens; ++i) {
             const int64_t row = step.token_ids[i];
             float* to = out + i * in_size;
-            if (is_lowbit) {
+            if (is_lowbit)
                 read_row(layout, panels, in_size / kBlockSize, row, to);
-            } else {
-                const auto* panel = reinterpret_cast<const float*>(panels) + row / kPanelRows * in_size * kPanelRows;
-                for (int64_t k = 0; k < in_size; ++k) to[k] = panel[k * kPanelRows + row % kPanelRows];
-            }
+            else
+                read_plain_row(ggml_type, panels, in_size, row, to);
         }
         return int64_t{0};
     });

@@ -73,6 +73,13 @@ struct LinearCall {
     int64_t out_size;
 };
 
+// The same where a weight takes two bytes, which are widened as they are multiplied; `rest.panels` is not read.
+struct NarrowCall {
+    LinearCall rest;
+    const void* panels;
+    bool is_half;  // float16; else bfloat16
+};
+
 struct IsaKernels {
     const char* name;
     // Attend the tile's rows to the tokens first_token .. end_token - 1 that they may see.
@@ -92,6 +99,7 @@ struct IsaKernels {
     void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
     void (*quantize_tiles)(const QuantizeCall&, int64_t first_tile, int64_t end_tile);
     void (*multiply_lowbit)(const LowbitCall&, int64_t first_panel, int64_t end_panel);
+    void (*multiply_narrow)(const NarrowCall&, int64_t first_panel, int64_t end_panel);
 };
 
 constexpr int kPanelRows = 16;  // the Python side packs by the same number
@@ -101,6 +109,10 @@ constexpr int kPanelRows = 16;  // the Python side packs by the same number
 constexpr int kPieceTokens = 256;
 
 extern const IsaKernels kGenericKernels;
-extern const IsaKernels kAvx2Kernels;  // linked in only where the build defines OCTAVO_HAS_AVX2
+// Linked in only where the build defines OCTAVO_X86_UNITS or OCTAVO_NEON_UNIT.
+extern const IsaKernels kAvx2Kernels;
+extern const IsaKernels kAvx512Kernels;
+extern const IsaKernels kAvx512VnniKernels;
+extern const IsaKernels kNeonKernels;
 
 }  // namespace octavo

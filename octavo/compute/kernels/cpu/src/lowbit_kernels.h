@@ -32,11 +32,16 @@ OCTAVO_INLINE float inverse_activation_scale(float magnitude) {
     return magnitude < kSmallestMagnitude ? 0.0f : 127.0f / magnitude;
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX512BW__)
+#include "lowbit_avx512.h"
+#elif defined(__AVX2__)
 #include "lowbit_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "lowbit_neon.h"
 #else
 #include "lowbit_plain.h"
 #endif
+#include "lowbit_halves.h"
 
 // float16 or float32 at `from` -> the 16 scales or minimums of a block.
 OCTAVO_INLINE void load_scales(const uint8_t* from, int scale_bytes, Vec* to) {
@@ -106,8 +111,10 @@ void multiply_packed(const PanelLayout& layout, const uint8_t* panel, const uint
         IntVec sums[T][kGroups];
         if (kFormat == kU4)
             sum_u4_packed<T>(block, tile, sums);
-        else
+        else if (kFormat == kS8)
             sum_s8_packed<T>(block, tile, sums);
+        else
+            sum_s8_halves_packed<T>(block, tile, sums);
         Vec d[kGroups], m[kGroups] = {};
         load_scales(block + layout.quant_bytes(), layout.scale_bytes, d);
         if (kMinimums) load_scales(block + layout.quant_bytes() + kPanelRows * layout.scale_bytes, layout.scale_bytes, m);
@@ -123,8 +130,10 @@ void make_ready(const PanelLayout& layout, const uint8_t* blocks, int64_t num_bl
         uint8_t* to = ready + b * (kQuants + kReadyScales);
         if (kFormat == kU4)
             unpack_u4(block, to);
-        else
+        else if (kFormat == kS8)
             unpack_s8(block, to);
+        else
+            unpack_s8_halves(block, to);
         Vec scales[2 * kGroups] = {};
         load_scales(block + layout.quant_bytes(), layout.scale_bytes, scales);
         if (kMinimums)
@@ -218,6 +227,8 @@ void multiply_format(const LowbitCall& call, int64_t first_panel, int64_t end_pa
 void multiply_lowbit(const LowbitCall& call, int64_t first_panel, int64_t end_panel) {
     if (call.layout.format == kU4)
         multiply_format<kU4, true>(call, first_panel, end_panel);
+    else if (call.layout.format == kS8Halves)
+        multiply_format<kS8Halves, false>(call, first_panel, end_panel);
     else if (call.layout.has_minimums)
         multiply_format<kS8, true>(call, first_panel, end_panel);
     else
