@@ -115,7 +115,7 @@ def build_engine(
         description, config.compute, kv_cache_dtype=config.cache.kv_cache_dtype, on_progress=on_progress
     )
     block_size = config.cache.block_size
-    bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element)
+    bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element, worker.kv_scale_bytes)
     budget_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * worker.free_memory_bytes())
     num_blocks = num_blocks_within(budget_bytes, bytes_per_block)
     num_host_blocks = _num_host_blocks(config.cache.swap_space, bytes_per_block)

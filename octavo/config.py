@@ -17,6 +17,7 @@ from octavo.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = (*DTYPES, "int8")
 QUANTIZATIONS = ("none", "int8", "int4")
 POLICIES = ("fcfs", "priority", "fair")
 
@@ -146,7 +147,7 @@ class CacheConfig:
     kv_cache_dtype: str = setting(
         "auto",
         "number format of keys and values; auto: float16 on cpu where --dtype is auto, else that of --dtype",
-        choices=DTYPES,
+        choices=KV_DTYPES,
     )
 
     def __post_init__(self) -> None:

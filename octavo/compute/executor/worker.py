@@ -20,6 +20,7 @@ from octavo.compute.executor.device import (
 )
 from octavo.compute.executor.packing_meter import PackingMeter
 from octavo.compute.kernels import KernelTable, for_device, set_num_threads
+from octavo.compute.kernels.kv_rows import scale_bytes
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.models.weights import load_weights
 from octavo.compute.runner.kv_storage import KvStorage
@@ -89,6 +90,11 @@ class Worker:
     @property
     def kv_bytes_per_element(self) -> int:
         return self._kv_dtype.itemsize
+
+    @property
+    def kv_scale_bytes(self) -> int:
+        """What each row of the cache has beside its elements."""
+        return scale_bytes(self._kv_dtype)
 
     @property
     def kv_dtype_name(self) -> str:

@@ -62,7 +62,7 @@ class KernelTable:
     copy_blocks: signatures.CopyBlocks
     paged_attention: signatures.PagedAttention
     choices: tuple[KernelChoice, ...]
-    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
     narrow_dtypes: frozenset[torch.dtype] = frozenset()
@@ -139,7 +139,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
         "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
-        "write_kv": "one copy a row, rounded where the cache holds float16",
+        "write_kv": "one copy a row, rounded where the cache holds float16 or int8",
         "copy_blocks": "one copy a block",
         "paged_attention": f"reads the cache in place; head sizes not divisible by {HEAD_DIM_STEP} "
         "take the reference",
