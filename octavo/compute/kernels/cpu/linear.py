@@ -18,6 +18,8 @@ from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
 from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
 
 PANEL_ROWS = 16
+# To be raised whenever the same matrix is laid out differently: files of panels outlive the program.
+LAYOUT_VERSION = 1
 # Formats whose blocks stay as they are in memory; others are unpacked to float32 when a model loads.
 LOW_BIT_TYPES = frozenset(
     {
