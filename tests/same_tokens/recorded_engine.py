@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -228,14 +227,3 @@ class RecordedEngine:
     @property
     def max_running(self) -> int:
         return max(trace.num_running for trace in self.traces)
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    """Calculate on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

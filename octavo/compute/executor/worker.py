@@ -21,7 +21,7 @@ from octavo.compute.executor.device import (
 )
 from octavo.compute.executor.packing_cache import PackingCache, cache_key
 from octavo.compute.executor.packing_meter import PackingMeter
-from octavo.compute.kernels import KernelTable, for_device
+from octavo.compute.kernels import KernelTable, for_device, set_num_threads
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.models.weights import load_weights
 from octavo.compute.runner.kv_storage import KvStorage
@@ -89,8 +89,8 @@ class Worker:
         device = resolve_device(compute.device)
         dtype = resolve_dtype(compute.dtype, device)
         num_threads = resolve_num_threads(compute.num_threads)
-        torch.set_num_threads(num_threads)
         kernels = for_device(device, dtype)
+        set_num_threads(kernels, num_threads)
         kv_dtype = resolve_kv_dtype(kv_cache_dtype, compute.dtype, dtype, kernels)
         weights = load_weights(
             description,

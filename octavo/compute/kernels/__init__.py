@@ -18,9 +18,10 @@ from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
 from octavo.compute.kernels.cpu.program import ForwardProgram
 from octavo.compute.kernels.cpu.tensors import KV_DTYPES
+from octavo.compute.kernels.cpu.threads import set_kernel_threads
 from octavo.compute.kernels.signatures import AttentionBatch
 
-__all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device"]
+__all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device", "set_num_threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class KernelTable:
         kv_dtypes: the formats in which the cache may hold keys and values.
         narrow_kv_dtype: the one that is quickest to read at no loss that matters; None: that of the weights.
         make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
+        has_own_threads: its kernels run on a pool of their own and not on torch's.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
         layout_version: changes with the order in which `pack_weight` leaves numbers; None: as they were.
         narrow_dtypes: formats of plain matrices that it widens as it multiplies.
@@ -66,6 +68,7 @@ class KernelTable:
     narrow_dtypes: frozenset[torch.dtype] = frozenset()
     layout_version: int | None = None
     make_program: Callable[[], signatures.StepProgram] | None = None
+    has_own_threads: bool = False
 
     def describe(self) -> list[KernelChoice]:
         """The choices, in the table's order."""
@@ -95,6 +98,13 @@ def for_device(device: torch.device, dtype: torch.dtype = torch.float32) -> Kern
         return native_table(load_library())
     except NativeLibraryError as error:
         return reference_table(str(error))
+
+
+def set_num_threads(kernels: KernelTable, count: int) -> None:
+    """Let this table's kernels use so many threads, in the whole process."""
+    # Two pools would take each other's cores: torch's threads spin for a while after each operation.
+    torch.set_num_threads(1 if kernels.has_own_threads else count)
+    set_kernel_threads(count if kernels.has_own_threads else None)
 
 
 def reference_table(reason: str) -> KernelTable:
@@ -159,4 +169,5 @@ def native_table(library: NativeLibrary) -> KernelTable:
         narrow_dtypes=frozenset(linear.NARROW_TYPES),
         layout_version=linear.LAYOUT_VERSION,
         make_program=partial(ForwardProgram, library),
+        has_own_threads=True,
     )

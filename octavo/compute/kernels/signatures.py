@@ -223,6 +223,21 @@ class PagedAttention(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """What one call of a recorded pass took.
+
+    Attributes:
+        operation: "linear", "attention" ...
+        in_size, out_size: numbers that it reads and writes for each token; of a product, its weight's sides.
+    """
+
+    operation: str
+    in_size: int
+    out_size: int
+    nanoseconds: int
+
+
 class StepProgram(Protocol):
     """A forward pass that, after the first time, may run without the interpreter."""
 
@@ -241,4 +256,12 @@ class StepProgram(Protocol):
         forward must calculate with nothing but the table's functions, from `inputs` and `cache` alone; where
         it does not, it is called every time. A recording holds for one cache, the same object.
         """
+        ...
+
+    def start_timing(self) -> None:
+        """Add up from now on what each call of the recording takes; RuntimeError where there is none."""
+        ...
+
+    def stop_timing(self) -> list[CallTime]:
+        """What each call took since `start_timing`; empty where the pass was recorded anew meanwhile."""
         ...

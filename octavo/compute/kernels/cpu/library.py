@@ -43,7 +43,8 @@ _ARGUMENTS = {
     "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
     "octavo_stop_recording": (),
     "octavo_free_program": (_POINTER,),
-    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32),
+    "octavo_num_calls": (_POINTER,),
+    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32, _POINTER),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,
@@ -59,6 +60,7 @@ _RETURN_INT64 = (  # 0 or a place, plus 1; or a number of bytes
     "octavo_lowbit_bytes",
     "octavo_lowbit_pack",
     "octavo_weight_rows",
+    "octavo_num_calls",
     "octavo_run_program",
 )
 
@@ -109,6 +111,8 @@ def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> N
         function.restype = ctypes.c_int64 if name in _RETURN_INT64 else None
     functions.octavo_start_recording.argtypes = []
     functions.octavo_start_recording.restype = ctypes.c_void_p
+    functions.octavo_call_label.argtypes = [_POINTER, _INT64, _POINTER, _POINTER]
+    functions.octavo_call_label.restype = ctypes.c_char_p
     functions.octavo_isa.argtypes = [ctypes.c_char_p]
     functions.octavo_isa.restype = ctypes.c_void_p
     for name in ISAS if isa_name is None else (isa_name,):

@@ -14,6 +14,7 @@ from torch.nn import functional
 from octavo.checkpoint.ggml_type import GgmlType
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
 from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
 
@@ -74,7 +75,7 @@ def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatri
         out_size,
         in_size,
         panels.data_ptr(),
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     if does_not_fit:  # scales beyond what the panels can hold: no sane file has them
         return _pack_floats(matrix.dequantize())
@@ -148,7 +149,7 @@ def _multiply_part(
         num_tokens,
         in_size,
         part.out_size,
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     if part.ggml_type is None:
         library.functions.octavo_linear(library.isa, *arguments)

@@ -189,9 +189,9 @@ void check_attention(const IsaKernels& unit, bool kv_is_half) {
         const auto partial = [&](std::vector<float>& from) {
             return AttentionPartial{from.data(), from.data() + num_pairs, from.data() + 2 * num_pairs};
         };
-        units[u]->attend_tokens(call, tile, 0, 0, kPieceTokens, partial(total));
+        units[u]->attend_tokens(call, tile, 0, 0, kPieceTokens, {}, partial(total));
         if (context > kPieceTokens) {
-            units[u]->attend_tokens(call, tile, 0, kPieceTokens, 2 * kPieceTokens, partial(part));
+            units[u]->attend_tokens(call, tile, 0, kPieceTokens, 2 * kPieceTokens, {}, partial(part));
             units[u]->merge_partials(num_pairs, head_dim, partial(total), partial(part));
         }
         units[u]->store_attention(call, tile, 0, partial(total));

@@ -70,7 +70,7 @@ OCTAVO_API int64_t octavo_weight_rows(int32_t ggml_type, const uint8_t* panels, 
                                       const int64_t* row_ids, int64_t num_rows, float* out) {
     StepInputs now = {num_rows, 1};
     now.token_ids = row_ids;
-    return perform(now, [=](const StepInputs& step) {
+    return perform({"rows", 1, in_size}, now, [=](const StepInputs& step) {
         PanelLayout layout;
         const bool is_lowbit = find_layout(ggml_type, &layout);
         for (int64_t i = 0; i < step.num_tokens; ++i)
@@ -130,7 +130,7 @@ OCTAVO_API void octavo_lowbit_linear(const void* isa, int32_t ggml_type, const f
     find_layout(ggml_type, &layout);
     const LowbitCall fixed = {layout,     panels,    nullptr,    bias,                 out,
                               out_stride, adds != 0, num_tokens, in_size / kBlockSize, out_size};
-    perform({num_tokens, num_threads}, [=](const StepInputs& step) {
+    perform({"linear", in_size, out_size}, {num_tokens, num_threads}, [=](const StepInputs& step) {
         LowbitCall call = fixed;
         call.num_tokens = step.num_tokens;
         multiply_lowbit(*static_cast<const IsaKernels*>(isa), x, x_stride, call, step.num_threads);
@@ -142,7 +142,7 @@ OCTAVO_API void octavo_linear(const void* isa, const float* x, int64_t x_stride,
                               float* out, int64_t out_stride, int32_t adds, int64_t num_tokens, int64_t in_size,
                               int64_t out_size, int32_t num_threads) {
     const LinearCall fixed = {x, x_stride, panels, bias, out, out_stride, adds != 0, num_tokens, in_size, out_size};
-    perform({num_tokens, num_threads}, [=](const StepInputs& step) {
+    perform({"linear", in_size, out_size}, {num_tokens, num_threads}, [=](const StepInputs& step) {
         LinearCall call = fixed;
         call.num_tokens = step.num_tokens;
         multiply_floats(*static_cast<const IsaKernels*>(isa), call, step.num_threads);

@@ -27,7 +27,7 @@ OCTAVO_API void octavo_narrow_linear(const void* isa, int32_t ggml_type, const f
         {x, x_stride, nullptr, bias, out, out_stride, adds != 0, num_tokens, in_size, out_size},
         panels,
         ggml_type == kF16};
-    perform({num_tokens, num_threads}, [=](const StepInputs& step) {
+    perform({"linear", in_size, out_size}, {num_tokens, num_threads}, [=](const StepInputs& step) {
         NarrowCall call = fixed;
         call.rest.num_tokens = step.num_tokens;
         const auto* kernels = static_cast<const IsaKernels*>(isa);

@@ -36,6 +36,12 @@ struct QueryTile {
     int32_t num_rows;
 };
 
+// The tokens that are attended to next: tiles of few rows wait for memory, and ask for it in time.
+struct TokensAhead {
+    int32_t sequence, kv_head, first_token;
+    int32_t num_tokens;  // 0: none are known
+};
+
 // Softmax-weighted sums of some (row, head) pairs over some tokens, before division. Pairs are ordered
 // by row, then by head of the group; `weighted` is [num_pairs][head_dim].
 struct AttentionPartial {
@@ -78,7 +84,7 @@ struct IsaKernels {
     const char* name;
     // Attend the tile's rows to the tokens first_token .. end_token - 1 that they may see.
     void (*attend_tokens)(const AttentionCall&, const QueryTile&, int kv_head, int first_token, int end_token,
-                          const AttentionPartial&);
+                          const TokensAhead&, const AttentionPartial&);
     // total = total + part, in the softmax sense.
     void (*merge_partials)(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part);
     // Divide and store the tile's rows.
