@@ -53,6 +53,7 @@ class KernelTable:
     pack_weight: signatures.PackWeight
     weight_rows: signatures.WeightRows
     linear: signatures.Linear
+    choose_greedy: signatures.ChooseGreedy
     rms_norm: signatures.RmsNorm
     layer_norm: signatures.LayerNorm
     activate: signatures.ActivationFunction
@@ -77,6 +78,7 @@ class KernelTable:
 
 OPERATIONS = (
     "linear",
+    "choose_greedy",
     "rms_norm",
     "layer_norm",
     "activate",
@@ -115,6 +117,7 @@ def reference_table(reason: str) -> KernelTable:
         pack_weight=reference.pack_weight,
         weight_rows=reference.weight_rows,
         linear=reference.linear,
+        choose_greedy=reference.choose_greedy,
         rms_norm=reference.rms_norm,
         layer_norm=reference.layer_norm,
         activate=reference.activate,
@@ -133,7 +136,8 @@ def native_table(library: NativeLibrary) -> KernelTable:
     native_reasons = {
         "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
         f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))}, float16 and bfloat16 as they are stored",
-        "rms_norm": "one pass over each row",
+        "choose_greedy": "keeps the largest of each part of the head's product, and stores no logits",
+        "rms_norm": "one pass over each row; on its way into a product where one follows",
         "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
         "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
@@ -155,6 +159,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         pack_weight=partial(linear.pack_weight, library),
         weight_rows=partial(linear.weight_rows, library),
         linear=partial(linear.linear, library),
+        choose_greedy=partial(linear.choose_greedy, library),
         rms_norm=partial(norms.rms_norm, library),
         activate=activations.activate,
         gated_activation=partial(activations.gated_activation, library),

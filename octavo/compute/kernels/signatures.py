@@ -113,17 +113,53 @@ class WeightRows(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RmsNormed:
+    """A product's input is normed first, as by `RmsNorm`: weight [in] or None."""
+
+    weight: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A product's input [num_tokens, 2 * in] holds gate and up side by side, for `GatedActivation`."""
+
+    activation: Activation
+
+
+Before = RmsNormed | Gated
+"""What is done to a product's input on its way in: nothing of it need be stored."""
+
+
 class Linear(Protocol):
     def __call__(
-        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: LinearWeight,
+        bias: Tensor | None = None,
+        add_to: Tensor | None = None,
+        before: Before | None = None,
     ) -> Tensor:
-        """x @ weight.T + bias.
+        """before(x) @ weight.T + bias.
 
         x [num_tokens, in], rows may be strided; bias [out] -> a new [num_tokens, out]; or, given add_to
         [num_tokens, out], contiguous, the sum with it, IN PLACE, which is also returned.
 
         Against low-bit parts an implementation may round x to int8 with one scale for each row's 32
         neighbouring inputs (`reference.quantize_activations`), never coarser.
+        """
+        ...
+
+
+class ChooseGreedy(Protocol):
+    def __call__(
+        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, before: Before | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The largest of each row of `linear(x, weight, bias, before=before)`, which need not be stored.
+
+        -> int64 [num_tokens], the lowest place among equals; float32 [num_tokens], the value there, NaN
+        where the row holds one (its place then means nothing).
         """
         ...
 

@@ -16,7 +16,8 @@ BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
 ISAS = ("avx512vnni", "avx512", "avx2", "neon", "generic")  # best first
 
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
-_LINEAR = (_POINTER, _INT64, *[_POINTER] * 3, _INT64, _INT32, *[_INT64] * 3, _INT32)
+_WEIGHT = (_INT32, _POINTER, _POINTER, _INT64, _INT64)
+_INPUTS = (_INT32, _POINTER, _FLOAT, _POINTER, _INT64, _INT64)
 _ARGUMENTS = {
     "octavo_paged_attention": (
         *[_POINTER, _POINTER, _INT64, _INT64],
@@ -25,7 +26,14 @@ _ARGUMENTS = {
         *[_INT32] * 6,
         *[_FLOAT, _INT32, _INT32],
     ),
-    "octavo_write_kv": (*[_POINTER] * 3, *[_INT64] * 4, *[_POINTER] * 2, _INT32, _POINTER, *[_INT64] * 5),
+    "octavo_write_kv": (
+        *[_POINTER] * 3,
+        *[_INT64] * 4,
+        *[_POINTER] * 2,
+        *[_INT32, _POINTER],
+        *[_INT64] * 5,
+        _INT32,
+    ),
     "octavo_copy_blocks": (*[_POINTER] * 4, _INT64, _INT64),
     "octavo_rms_norm": (_POINTER, _POINTER, *[_INT64] * 5, _POINTER, _FLOAT, _POINTER, _INT32),
     "octavo_rotate": (
@@ -35,12 +43,11 @@ _ARGUMENTS = {
         *[_INT64] * 3,
         _INT32,
     ),
-    "octavo_linear": (_POINTER, *_LINEAR),
-    "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
-    "octavo_narrow_linear": (_POINTER, _INT32, *_LINEAR),
+    "octavo_linear": (_POINTER, *_WEIGHT, *_INPUTS, _POINTER, _INT64, _INT32, _INT32),
+    "octavo_choose_greedy": (_POINTER, *_WEIGHT, *_INPUTS, _POINTER, _POINTER, _INT32),
     "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
     "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
-    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
+    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER, _INT32),
     "octavo_stop_recording": (),
     "octavo_free_program": (_POINTER,),
     "octavo_num_calls": (_POINTER,),

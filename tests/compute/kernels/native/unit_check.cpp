@@ -84,7 +84,7 @@ Lowbit random_panels(GgmlTypeId type, bool is_exact) {
 std::vector<float> multiply(const IsaKernels& unit, const Lowbit& weight, const std::vector<float>& x,
                             int64_t num_tokens) {
     std::vector<uint8_t> activations(num_tokens * weight.num_blocks * activation_bytes(weight.layout.format));
-    const QuantizeCall quantize = {x.data(), weight.num_blocks * kBlockSize, num_tokens, weight.num_blocks,
+    const QuantizeCall quantize = {{kAsItIs, nullptr, 0}, x.data(), weight.num_blocks * kBlockSize, num_tokens, weight.num_blocks,
                                    weight.layout.format, activations.data()};
     unit.quantize_tiles(quantize, 0, (num_tokens + kTileWidth - 1) / kTileWidth);
     std::vector<float> out(num_tokens * weight.out_size, 1.0f);

@@ -234,7 +234,7 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
                                    int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
                                    void* key_blocks, void* value_blocks, int32_t kv_is_half, const int64_t* slots,
                                    int64_t num_tokens, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
-                                   int64_t head_dim) {
+                                   int64_t head_dim, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
     const auto put = [=](const float* from, void* blocks, int64_t to) {
         if (kv_is_half)
@@ -242,19 +242,22 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
         else
             std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim);
     };
-    StepInputs now = {num_tokens, 1};
+    StepInputs now = {num_tokens, num_threads};
     now.slots = slots;
     return perform({"write_kv", 2 * num_kv_heads * head_dim, 2 * num_kv_heads * head_dim}, now, [=](const StepInputs& step) {
         const int64_t wrong_token = find_outside(step.slots, step.num_tokens, num_blocks * block_size);
         if (wrong_token != 0) return wrong_token;
-        for (int64_t token = 0; token < step.num_tokens; ++token) {
-            const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
-            for (int64_t head = 0; head < num_kv_heads; ++head) {
-                const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
-                put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
-                put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
+        const int64_t num_floats = 2 * step.num_tokens * num_kv_heads * head_dim;
+        for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
+            for (int64_t token = first; token < end; ++token) {
+                const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
+                for (int64_t head = 0; head < num_kv_heads; ++head) {
+                    const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
+                    put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
+                    put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
+                }
             }
-        }
+        });
         return int64_t{0};
     });
 }

@@ -96,6 +96,7 @@ struct IsaKernels {
                    int64_t first_token, int64_t end_token);
     void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
                        int64_t first_row, int64_t end_row, float* out);
+    void (*find_maximum)(const float* x, int64_t count, float* maximum, int64_t* place);
     void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
     void (*quantize_tiles)(const QuantizeCall&, int64_t first_tile, int64_t end_tile);
     void (*multiply_lowbit)(const LowbitCall&, int64_t first_panel, int64_t end_panel);

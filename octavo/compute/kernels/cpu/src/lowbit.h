@@ -32,8 +32,22 @@ struct PanelLayout {
 //   then float scale[T] and float scaled_sum[T], the sum of the block's numbers times the scale.
 constexpr int64_t activation_bytes(WeightFormat format) { return (format == kU4 ? 32 : 64) + 8; }  // a token
 
+// What is done to a row of x before a product.
+enum BeforeKind : int32_t {
+    kAsItIs = 0,
+    kRmsNormed = 1,  // RMS norm over the row
+    kGatedSilu = 2,  // a row of x is [gate][up], each as long as the product's: silu(gate) * up
+};
+
+struct Before {
+    BeforeKind kind;
+    const float* weight;  // of the norm, or null
+    float eps;
+};
+
 // x [num_tokens][32 * num_blocks] -> activations, tile after tile, each [num_blocks] blocks as above.
 struct QuantizeCall {
+    Before before;
     const float* x;
     int64_t x_stride;  // floats
     int64_t num_tokens;
