@@ -183,7 +183,7 @@ def build_quality_comparison(
     from octavo.compute.quality import QualityComparison  # noqa: PLC0415
 
     description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
-    in_float32 = replace(config.compute, dtype="float32", quantization="none")
+    in_float32 = replace(config.compute, dtype="float32", quantization="none", repack_cache=None)
     reference = Worker.load(description, in_float32, kv_cache_dtype="float32")
     others = [
         Worker.load(description, config.compute, kv_cache_dtype=kv_cache_dtype)

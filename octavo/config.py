@@ -111,6 +111,11 @@ class ComputeConfig:
         "head in int8; for float weights on cpu",
         choices=QUANTIZATIONS,
     )
+    repack_cache: str | None = setting(
+        None,
+        "folder for matrices as the cpu kernels lay them out, for the next start to map; default: none",
+        metavar="DIR",
+    )
     num_threads: int | None = setting(
         None, "threads for calculation; default: one per available core", parse=int, metavar="N"
     )

@@ -45,6 +45,7 @@ class KernelTable:
         make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
         has_own_threads: its kernels run on a pool of their own and not on torch's.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
+        layout_version: changes with the order in which `pack_weight` leaves numbers; None: as they were.
         narrow_dtypes: formats of plain matrices that it widens as it multiplies.
     """
 
@@ -66,6 +67,7 @@ class KernelTable:
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
     narrow_dtypes: frozenset[torch.dtype] = frozenset()
+    layout_version: int | None = None
     make_program: Callable[[], signatures.StepProgram] | None = None
     has_own_threads: bool = False
 
@@ -170,6 +172,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
         narrow_dtypes=frozenset(linear.NARROW_TYPES),
+        layout_version=linear.LAYOUT_VERSION,
         make_program=partial(ForwardProgram, library),
         has_own_threads=True,
     )

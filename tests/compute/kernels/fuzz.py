@@ -21,6 +21,7 @@ from octavo.compute.quantization.matrix import StoredWeight
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences
 from tests.compute.kernels.lowbit_case import exact_product, random_matrix
+from tests.compute.kernels.threads import num_threads
 
 _TYPES = sorted(LOW_BIT_TYPES, key=lambda ggml_type: ggml_type.name)
 _REFERENCE = kernels.reference_table("the yardstick")
@@ -153,14 +154,14 @@ def _check_cache(table: KernelTable, draw: random.Random) -> None:
 def main() -> None:
     num_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     first_seed = int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
-    torch.set_num_threads(2)
     for isa_name in ISAS:
         try:
             table = kernels.native_table(load_library(isa_name=isa_name))
         except NativeLibraryError:
             continue
         for seed in range(first_seed, first_seed + num_rounds):
-            run_round(table, seed)
+            with num_threads(1 + seed % 2):
+                run_round(table, seed)
         print(f"{isa_name}: {num_rounds:,} rounds from seed {first_seed}, nothing differs", flush=True)
 
 
