@@ -16,6 +16,8 @@ from octavo.cli import (
     bench_plan_step,
     bench_prefix,
     bench_quality,
+    bench_random_model,
+    bench_run,
     bench_sharing,
 )
 from octavo.cli.bench_output import add_output_flag, check_output, show_rows, write_output
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _FURTHER = (
     *(bench_cpu, bench_quality, bench_memory, bench_sharing),
     *(bench_prefix, bench_blocks, bench_plan_step),
+    *(bench_run, bench_random_model),
 )
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (

@@ -1,0 +1,34 @@
+"""How much an experiment does: `smoke` to see that all works, `full` to say something. No tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIZES = ("smoke", "ci", "full", "paper")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extent:
+    """What a size means.
+
+    Attributes:
+        num_blocks: blocks that are kept; a verdict takes five.
+        num_discarded: first blocks that warm up and are thrown away.
+        num_requests: of one run.
+        length_scale: all lengths are multiplied by it, caps and means alike, so that their ratios stay.
+        repeats_drifted: whether a run during which the machine changed is done again.
+    """
+
+    num_blocks: int
+    num_discarded: int
+    num_requests: int
+    length_scale: float
+    repeats_drifted: bool
+
+
+EXTENTS = {
+    "smoke": Extent(num_blocks=2, num_discarded=0, num_requests=8, length_scale=1 / 8, repeats_drifted=False),
+    "ci": Extent(num_blocks=3, num_discarded=1, num_requests=16, length_scale=1 / 4, repeats_drifted=False),
+    "full": Extent(num_blocks=5, num_discarded=1, num_requests=64, length_scale=1 / 2, repeats_drifted=True),
+    "paper": Extent(num_blocks=5, num_discarded=1, num_requests=1000, length_scale=1.0, repeats_drifted=True),
+}
