@@ -17,6 +17,7 @@ from octavo.cli import (
     bench_prefix,
     bench_quality,
     bench_random_model,
+    bench_report,
     bench_run,
     bench_sharing,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _FURTHER = (
     *(bench_cpu, bench_quality, bench_memory, bench_sharing),
     *(bench_prefix, bench_blocks, bench_plan_step),
-    *(bench_run, bench_random_model),
+    *(bench_run, bench_report, bench_random_model),
 )
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (

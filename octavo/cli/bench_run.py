@@ -97,16 +97,15 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 def show_document(document: dict[str, Any]) -> None:
     """The end of a run in the terminal: tables, verdicts, warnings."""
     for table in document["tables"]:
-        show_table(table["title"], table["header"], table["rows"], table["notes"])
+        show_table(table["title"], table["header"], table["rows"], table["notes"], wrap=True)
     if document["predictions"]:
-        rows = [
-            [one["quantity"], one["predicted"], one["claimed"], one["measured"]]
-            for one in document["predictions"]
-        ]
-        show_table("Predicted, claimed, measured", ("", "predicted", "claimed", "measured"), rows, ())
+        rows = [[one["quantity"], one["predicted"], one["measured"]] for one in document["predictions"]]
+        note = ("What papers and posts claimed of it stands in the report.",)
+        show_table("Predicted and measured", ("", "predicted", "measured"), rows, note, wrap=True)
     if document["comparisons"]:
         rows = [comparison_cells(one) for one in document["comparisons"]]
-        show_table("Comparisons", ("", "metric", "ratio", "95 % interval", "verdict"), rows, ())
+        header = ("", "metric", "ratio", "95 % interval", "verdict")
+        show_table("Comparisons", header, rows, (), wrap=True)
     for line in document["warnings"]:
         print(f"Note: {line}")
 

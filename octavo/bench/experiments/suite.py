@@ -20,6 +20,7 @@ from octavo.bench.experiments.size import EXTENTS
 from octavo.bench.experiments.store import ResultsFolder
 from octavo.bench.machine import describe_machine
 from octavo.bench.prompts import ordinary_token_ids
+from octavo.bench.report.documents import SCHEMA_VERSION
 from octavo.bench.report.figure_files import draw_figures
 from octavo.bench.report.page import render_report
 from octavo.bench.statistics.description import describe
@@ -31,7 +32,6 @@ from octavo.errors import ConfigError
 
 OCTAVO = "octavo"
 _DESCRIBED_FIELDS = ("e2e_ms", "ttft_ms", "tpot_ms", "norm_latency_ms_per_token")
-SCHEMA_VERSION = 1
 # A share of the free memory would differ from run to run.
 DEFAULT_KV_BYTES = 2**30
 
