@@ -12,6 +12,7 @@ from octavo.bench.workload import WorkloadSpec
 from octavo.cli import (
     bench_blocks,
     bench_cpu,
+    bench_export,
     bench_memory,
     bench_plan_step,
     bench_prefix,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _FURTHER = (
     *(bench_cpu, bench_quality, bench_memory, bench_sharing),
-    *(bench_prefix, bench_blocks, bench_plan_step),
+    *(bench_prefix, bench_blocks, bench_plan_step, bench_export),
 )
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (

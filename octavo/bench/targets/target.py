@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from octavo.errors import OctavoError
+
 
 class Ability(StrEnum):
     """What a target can do; an experiment that needs more leaves it out and says so."""
@@ -83,7 +85,12 @@ class TargetDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetStep:
-    """What one step of a target did; times are time.monotonic_ns() of its machine."""
+    """What one step of a target did; times are time.monotonic_ns() of its machine.
+
+    Attributes:
+        blocks_used, blocks_free: KV blocks after it; of the free ones, `blocks_cached` hold a known prefix.
+        blocks_shared: blocks that sharing saves: what would be used more without it.
+    """
 
     start_ns: int
     end_ns: int
@@ -98,7 +105,7 @@ class TargetStep:
     num_preemptions: int
 
 
-class TargetError(Exception):
+class TargetError(OctavoError):
     """A target could not be started, or broke: one line, with what to do."""
 
 
