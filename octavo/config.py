@@ -293,6 +293,11 @@ def peers_folder() -> Path:
     return Path(os.environ.get("OCTAVO_PEERS") or cache_folder() / "peers")
 
 
+def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these variables changed, for a process that it starts."""
+    return dict(os.environ) | dict(variables)
+
+
 def limit_openmp_spinning() -> None:
     """Let torch's idle OpenMP threads sleep soon. Must come before torch is imported.
 

@@ -70,16 +70,16 @@ class _Connection(asyncio.Protocol):
         self._has_ended = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        if isinstance(transport, asyncio.Transport):
+            self.transport = transport
 
     def send(self, data: bytes) -> asyncio.Future[int]:
         """Send a request; what comes back is the status of its reply, once it is there."""
-        assert self.transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self._has_ended, self.is_reusable, self.error = False, False, None
         self.status = asyncio.get_running_loop().create_future()
-        self.transport.write(data)
+        if self.transport is not None:
+            self.transport.write(data)
         return self.status
 
     def data_received(self, data: bytes) -> None:

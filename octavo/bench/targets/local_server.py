@@ -26,7 +26,8 @@ from octavo.bench.targets.target import (
     TargetError,
     TargetStep,
 )
-from octavo.observability.process import peak_rss_bytes
+from octavo.config import child_environment
+from octavo.observability.process import peak_rss_bytes, signal_family
 
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.1
@@ -88,12 +89,12 @@ class LocalServer:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | dict(self._command.environment),
+                env=child_environment(self._command.environment),
             )
         except OSError as error:
             raise TargetError(f"{self._name}: {argv[0]} cannot be started: {error.strerror}") from None
         url = f"http://127.0.0.1:{port}"
-        await self._wait_ready(url)
+        await self._wait_ready(url, self._process)
         self._client = OpenAiUrl(
             self._name,
             url,
@@ -112,8 +113,8 @@ class LocalServer:
 
     async def stats(self) -> Mapping[str, float]:
         counts = dict(await self._live_client().stats())
-        assert self._process is not None
-        return counts | {"peak_rss_bytes": float(peak_rss_bytes(self._process.pid))}
+        rss_bytes = 0 if self._process is None else peak_rss_bytes(self._process.pid)
+        return counts | {"peak_rss_bytes": float(rss_bytes)}
 
     async def take_steps(self) -> Sequence[TargetStep]:
         return ()
@@ -129,7 +130,16 @@ class LocalServer:
         finally:
             client.close()
 
+    def pause(self) -> None:
+        if self._process is not None:
+            signal_family(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None:
+            signal_family(self._process.pid, signal.SIGCONT)
+
     async def stop(self) -> None:
+        self.resume()
         client, self._client = self._client, None
         if client is not None:
             await client.stop()
@@ -146,17 +156,16 @@ class LocalServer:
         if self._client is None or self._process is None:
             raise TargetError(f"{self._name} has not been started")
         if self._process.poll() is not None:
-            raise TargetError(self._last_words())
+            raise TargetError(self._last_words(self._process))
         return self._client
 
-    async def _wait_ready(self, url: str) -> None:
-        assert self._process is not None
+    async def _wait_ready(self, url: str, process: subprocess.Popen[bytes]) -> None:
         client = HttpClient(Address.of_url(url))
         deadline = time.monotonic() + self._command.ready_seconds
         try:
             while time.monotonic() < deadline:
-                if self._process.poll() is not None:
-                    raise TargetError(self._last_words())
+                if process.poll() is not None:
+                    raise TargetError(self._last_words(process))
                 try:
                     status, _ = await client.fetch("GET", "/health")
                     if status == 200:
@@ -168,9 +177,9 @@ class LocalServer:
             client.close()
         raise TargetError(f"{self._name}: not ready after {self._command.ready_seconds:.0f} s")
 
-    def _last_words(self) -> str:
-        assert self._process is not None and self._log is not None
-        return f"{self._name} ended with exit code {self._process.returncode}: {last_line(self._log)}"
+    def _last_words(self, process: subprocess.Popen[bytes]) -> str:
+        said = "" if self._log is None else last_line(self._log)
+        return f"{self._name} ended with exit code {process.returncode}: {said}"
 
 
 def last_line(log: IO[bytes]) -> str:

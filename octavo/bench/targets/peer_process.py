@@ -6,7 +6,7 @@ Talks JSON lines with `workers/peer_worker.py` over pipes. Nothing of the peer i
 from __future__ import annotations
 
 import asyncio
-import os
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,7 +25,8 @@ from octavo.bench.targets.target import (
     TargetError,
     TargetStep,
 )
-from octavo.observability.process import peak_rss_bytes
+from octavo.config import child_environment
+from octavo.observability.process import peak_rss_bytes, signal_family
 
 _WORKERS = Path(__file__).parent / "workers"
 _READY_SECONDS = 600.0
@@ -85,7 +86,7 @@ class PeerProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | dict(program.environment),
+            env=child_environment(program.environment),
             limit=_MAX_LINE_BYTES,
         )
         loop = asyncio.get_running_loop()
@@ -130,8 +131,8 @@ class PeerProcess:
 
     async def stats(self) -> Mapping[str, float]:
         counts: dict[str, float] = (await self._ask({"op": "stats"}))["stats"]
-        assert self._process is not None
-        return counts | {"peak_rss_bytes": float(peak_rss_bytes(self._process.pid))}
+        rss_bytes = 0 if self._process is None else peak_rss_bytes(self._process.pid)
+        return counts | {"peak_rss_bytes": float(rss_bytes)}
 
     async def take_steps(self) -> Sequence[TargetStep]:
         return ()
@@ -139,11 +140,20 @@ class PeerProcess:
     async def reset(self) -> None:
         """Nothing: prompts of different runs begin differently."""
 
+    def pause(self) -> None:
+        if self._process is not None:
+            signal_family(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None:
+            signal_family(self._process.pid, signal.SIGCONT)
+
     async def stop(self) -> None:
+        self.resume()
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            assert process.stdin is not None
-            process.stdin.close()
+            if process.stdin is not None:
+                process.stdin.close()
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
                     await process.wait()
@@ -158,8 +168,7 @@ class PeerProcess:
             self._log = None
 
     async def _read_events(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
+        while process.stdout is not None and (line := await process.stdout.readline()):
             event = msgspec.json.decode(line)
             if event["event"] == "tokens":
                 self._hand_out(event, time.monotonic_ns())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from octavo.errors import OctavoError
 
@@ -145,6 +145,17 @@ class Target(Protocol):
     async def stop(self) -> None:
         """Give everything back; may be called after a failure, and twice."""
         ...
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A target in processes of its own, which can be held still while others are measured."""
+
+    def pause(self) -> None:
+        """Nothing of it runs until `resume`."""
+        ...
+
+    def resume(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
