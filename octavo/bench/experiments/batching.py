@@ -99,7 +99,7 @@ def _condition(setup: Setup, policy: str, cap: int) -> Condition:
         make_load,
         setup.vocabulary,
         anyscale_lengths(setup, cap=cap, prompt=_PROMPT),
-        num_requests=setup.extent.num_requests * 2,
+        num_requests=setup.extent.num_requests,
     )
     is_inside = policy in (CONTINUOUS, CHUNKED)
     step = max(_CHUNK, num_rows) if policy == CHUNKED else _WHOLE_PROMPTS

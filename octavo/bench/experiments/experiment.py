@@ -11,6 +11,7 @@ from octavo.bench.targets.target import BenchRequest
 
 if TYPE_CHECKING:
     from octavo.bench.experiments.results import Results
+    from octavo.build import TextParts
     from octavo.config import EngineConfig
 
 # How requests reach a target; see policies.py.
@@ -53,6 +54,7 @@ class Setup:
     extent: Extent
     seed: int
     config: EngineConfig
+    text: TextParts
     kv_bytes_per_token: int
     vocabulary: Vocabulary
 

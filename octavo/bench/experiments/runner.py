@@ -16,9 +16,12 @@ from octavo.bench.experiments.measures import is_client_bound, is_whole, measure
 from octavo.bench.experiments.policies import drive
 from octavo.bench.experiments.results import Results, RunOutcome
 from octavo.bench.experiments.store import ResultsFolder
+from octavo.bench.load.conformance import Reference, check_conformance, make_reference
 from octavo.bench.statistics.drift import drift, has_drifted, sample_noise
 from octavo.bench.targets.target import (
+    Ability,
     BenchRequest,
+    Pausable,
     RunRecord,
     Target,
     TargetDescription,
@@ -69,11 +72,12 @@ class ExperimentRunner:
         self._experiment = experiment
         self._setup = setup
         self._folder = folder
-        self._pool = _TargetPool(make_target, setup)
+        self._pool = _TargetPool(make_target, setup, targets[0])
         self._on_progress = on_progress or (lambda progress: None)
         self._num_done = 0
         self.results = Results(targets, setup.extent.num_discarded)
         self.descriptions = self._pool.descriptions
+        self.conformance = self._pool.conformance
 
     async def run(self) -> Results:
         """Everything that is not there yet.
@@ -121,6 +125,7 @@ class ExperimentRunner:
         try:
             for repeat in range(_MOST_REPEATS + 1):
                 target = await self._pool.get(name, condition.overrides)
+                self._pool.let_run_alone(target)
                 before = sample_noise()
                 record = await run_condition(
                     target, condition, seed=self._setup.seed * 1000 + block, block=block
@@ -136,7 +141,9 @@ class ExperimentRunner:
                 if not (self._setup.extent.repeats_drifted and has_drifted(before, after)):
                     break
         except (TargetError, OctavoError) as error:
-            self._pool.failures[name] = str(error)
+            # Where the engine as it was asked for runs, it is the condition's own setting that failed.
+            what = f"{condition.name}, {name}" if condition.overrides else name
+            self._pool.failures[what] = str(error)
             return
         self.results.add(outcome)
         self._folder.keep(outcome)
@@ -203,11 +210,18 @@ def _columns(steps: Sequence[TargetStep], start_ns: int) -> dict[str, list[float
 
 
 class _TargetPool:
-    """Targets that are started when they are first needed, and warmed up; at the end all are stopped."""
+    """Targets that are started when they are first needed, and warmed up; at the end all are stopped.
 
-    def __init__(self, make_target: MakeTarget, setup: Setup) -> None:
+    A target must make of a few prompts what the first one makes of them, at exact lengths, or it has failed:
+    what does other work is not compared.
+    """
+
+    def __init__(self, make_target: MakeTarget, setup: Setup, first: str) -> None:
         self._make = make_target
         self._setup = setup
+        self._first = first
+        self._reference: Reference | None = None
+        self.conformance: dict[str, Any] = {}
         self._live: dict[tuple[str, str], Target] = {}
         self.descriptions: dict[str, TargetDescription] = {}
         self.failures: dict[str, str] = {}
@@ -221,13 +235,39 @@ class _TargetPool:
         variants = [other for other in self._live if other[1] != repr([])]
         if overrides and len(variants) >= _MOST_LIVE_VARIANTS:
             await self._live.pop(variants[0]).stop()
+        if name != self._first and self._first not in self.descriptions and self._first not in self.failures:
+            try:
+                await self.get(self._first, {})
+            except (TargetError, OctavoError) as error:
+                self.failures[self._first] = str(error)
         target = self._make(name, overrides)
         self._live[key] = target
+        self.let_run_alone(target)
         description = await target.start()
         if name not in self.descriptions or not overrides:
             self.descriptions[name] = description
         await target.generate_batch(self._warm_up_requests())
+        await self._check(name, target)
         return target
+
+    async def _check(self, name: str, target: Target) -> None:
+        """Raises TargetError: it does not do the same work as the first target."""
+        if name == self._first:
+            if self._reference is None and Ability.TOKEN_IDS in target.abilities:
+                self._reference = await make_reference(target, self._setup.text)
+        elif self._reference is not None and name not in self.conformance:
+            found = await check_conformance(target, self._reference, must_be_equal=False)
+            self.conformance[name] = asdict(found)
+            if found.failure is not None:
+                raise TargetError(f"{name}: not comparable: {found.failure}")
+
+    def let_run_alone(self, target: Target) -> None:
+        """Hold all others still, as far as they can be."""
+        for other in self._live.values():
+            if isinstance(other, Pausable) and other is not target:
+                other.pause()
+        if isinstance(target, Pausable):
+            target.resume()
 
     def _warm_up_requests(self) -> list[BenchRequest]:
         vocabulary = self._setup.vocabulary
@@ -246,5 +286,7 @@ class _TargetPool:
 
     async def stop_all(self) -> None:
         for target in self._live.values():
+            if isinstance(target, Pausable):
+                target.resume()
             await target.stop()
         self._live.clear()

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from octavo.bench.experiments.catalogue import EXPERIMENTS
-from octavo.bench.experiments.engine_target import EngineTarget, with_overrides
 from octavo.bench.experiments.experiment import Experiment, Findings, Setup, Vocabulary
 from octavo.bench.experiments.measures import METRICS
 from octavo.bench.experiments.results import Results
-from octavo.bench.experiments.runner import ExperimentRunner, Progress
+from octavo.bench.experiments.runner import ExperimentRunner, MakeTarget, Progress
 from octavo.bench.experiments.size import EXTENTS
 from octavo.bench.experiments.store import ResultsFolder
 from octavo.bench.machine import describe_machine
@@ -24,7 +23,9 @@ from octavo.bench.report.documents import SCHEMA_VERSION
 from octavo.bench.report.figure_files import draw_figures
 from octavo.bench.report.page import render_report
 from octavo.bench.statistics.description import describe
-from octavo.bench.targets.target import Target, TargetDescription, TargetError
+from octavo.bench.targets.registry import TargetName, make_target, parse_target
+from octavo.bench.targets.settings import DEFAULT_KV_BYTES, TargetSettings, change_config
+from octavo.bench.targets.target import Target, TargetDescription
 from octavo.build import build_text
 from octavo.config import EngineConfig
 from octavo.control.cache.cache_size import block_bytes
@@ -32,8 +33,6 @@ from octavo.errors import ConfigError
 
 OCTAVO = "octavo"
 _DESCRIBED_FIELDS = ("e2e_ms", "ttft_ms", "tpot_ms", "norm_latency_ms_per_token")
-# A share of the free memory would differ from run to run.
-DEFAULT_KV_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ def run_suite(
     if settings.config.cache.kv_cache_memory is None:
         cache = replace(settings.config.cache, kv_cache_memory=DEFAULT_KV_BYTES)
         settings = replace(settings, config=replace(settings.config, cache=cache))
-    _check_targets(experiment, settings.targets)
+    names = _parse_targets(experiment, settings.targets)
     setup = _make_setup(settings)
     kept = {
         "experiment": settings.experiment,
@@ -74,25 +73,43 @@ def run_suite(
     folder = ResultsFolder(settings.out, kept, resume=settings.resume)
     load_before = os.getloadavg()
     runner = ExperimentRunner(
-        experiment, setup, folder, settings.targets, _target_maker(settings.config), on_progress=on_progress
+        experiment,
+        setup,
+        folder,
+        list(names),
+        _target_maker(settings.config, names),
+        on_progress=on_progress,
     )
     results = asyncio.run(runner.run())
     findings = experiment.conclude(setup, results)
-    document = make_document(experiment, setup, results, findings, runner.descriptions, settings=kept)
+    document = make_document(
+        experiment,
+        setup,
+        results,
+        findings,
+        runner.descriptions,
+        conformance=runner.conformance,
+        settings=kept,
+    )
     document["load_average"] = {"before": load_before, "after": os.getloadavg()}
     folder.write_results(document, results)
     folder.write_figures(render_report([document]), draw_figures(document))
     return document
 
 
-def _check_targets(experiment: Experiment, targets: Sequence[str]) -> None:
-    if len(set(targets)) < len(targets):
-        raise ConfigError("--target: each may be named once")
-    if experiment.needs_octavo and tuple(targets) != (OCTAVO,):
+def _parse_targets(experiment: Experiment, texts: Sequence[str]) -> dict[str, TargetName]:
+    """Label -> target.
+
+    Raises:
+        ConfigError: one is unknown, named twice, or has no part in the experiment.
+    """
+    if experiment.needs_octavo and tuple(texts) != (OCTAVO,):
         raise ConfigError(f"--target has no effect on {experiment.name}: it varies Octavo's own engine")
-    unknown = [name for name in targets if name != OCTAVO]
-    if unknown:
-        raise ConfigError(f"--target {unknown[0]}: there is no such target; there is {OCTAVO}")
+    parsed = [parse_target(text) for text in texts]
+    found = {one.label: one for one in parsed}
+    if len(found) < len(parsed):
+        raise ConfigError("--target: two have the same label; write for example other:octavo=dtype=float32")
+    return found
 
 
 def _make_setup(settings: SuiteSettings) -> Setup:
@@ -103,6 +120,7 @@ def _make_setup(settings: SuiteSettings) -> Setup:
         extent=EXTENTS[settings.size],
         seed=settings.seed,
         config=settings.config,
+        text=text,
         kv_bytes_per_token=block_bytes(text.description.spec, 1, 2),
         vocabulary=Vocabulary(
             token_ids=ordinary_token_ids(text),
@@ -112,11 +130,10 @@ def _make_setup(settings: SuiteSettings) -> Setup:
     )
 
 
-def _target_maker(config: EngineConfig) -> Callable[[str, Mapping[str, Any]], Target]:
-    def make(name: str, overrides: Mapping[str, Any]) -> Target:
-        if name != OCTAVO:
-            raise TargetError(f"{name}: there is no such target")
-        return EngineTarget(name, with_overrides(config, overrides))
+def _target_maker(config: EngineConfig, names: Mapping[str, TargetName]) -> MakeTarget:
+    def make(label: str, overrides: Mapping[str, Any]) -> Target:
+        changed = change_config(config, {key: str(value).lower() for key, value in overrides.items()})
+        return make_target(names[label], TargetSettings.of(changed))
 
     return make
 
@@ -128,6 +145,7 @@ def make_document(
     findings: Findings,
     descriptions: Mapping[str, TargetDescription],
     *,
+    conformance: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that results.json says; the report is drawn from it alone."""
@@ -144,6 +162,7 @@ def make_document(
         "hypothesis": experiment.hypothesis,
         "design": experiment.design,
         "targets": [asdict(one) for one in descriptions.values()],
+        "conformance": dict(conformance),
         "failures": results.failures,
         "warnings": _warnings(setup, results),
         "metrics": {name: asdict(one) for name, one in METRICS.items()},

@@ -26,7 +26,7 @@ def test_a_figure_is_well_formed_and_stays_on_its_page(kind, size):
         x, y = float(one.attrib["x"]), float(one.attrib["y"])
         wide = text_width(one.text or "", 10)
         left = {"start": x, "middle": x - wide / 2, "end": x - wide}[one.attrib["text-anchor"]]
-        assert -2 <= left and left + wide <= width + 25, one.text
+        assert left >= -2 and left + wide <= width + 25, one.text
         assert 0 <= y <= height, one.text
     for one in root.iter(f"{SVG}rect"):
         left, wide = float(one.attrib["x"]), float(one.attrib["width"])
