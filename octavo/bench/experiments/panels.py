@@ -261,11 +261,21 @@ def kv_timeline(results: Results, *, name: str, title: str, condition: str, targ
 
 
 def forest(comparisons: Sequence[Mapping[str, Any]], *, name: str, title: str, subtitle: str) -> Panel:
-    """Ratios with intervals around 1."""
+    """Ratios with intervals around 1; what all rows have in common is told once, above them."""
+    bases = {str(one["against"]) for one in comparisons}
+    labels = {str(one["label"]) for one in comparisons}
+    if len(bases) == 1:
+        subtitle = f"against: {next(iter(bases))}; {subtitle}"
+    if len(labels) == 1:
+        subtitle = f"{next(iter(labels))}; {subtitle}"
     rows = [
         {
-            "label": f"{one['of']} / {one['against']}" + (f", {one['group']}" if one["group"] else ""),
-            "metric": one["label"],
+            "label": ", ".join(
+                str(part)
+                for part in (one["of"], one["group"], one["against"] if len(bases) > 1 else "")
+                if part
+            ),
+            "metric": one["label"] if len(labels) > 1 else "",
             "ratio": one["ratio"],
             "low": one["low"],
             "high": one["high"],

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from time import monotonic_ns
 from typing import Any
 
-from octavo.bench.experiments.experiment import Condition, Experiment, Setup
+from octavo.bench.experiments.experiment import OPEN_LOOP, Condition, Experiment, Setup
 from octavo.bench.experiments.measures import is_client_bound, is_whole, measure_run, time_requests
 from octavo.bench.experiments.policies import drive
 from octavo.bench.experiments.results import Results, RunOutcome
@@ -193,7 +193,8 @@ def _outcome_of(record: RunRecord, condition: Condition) -> RunOutcome:
         steps=_columns(record.steps, start_ns),
         stats=dict(record.stats),
         errors=errors,
-        is_client_bound=is_client_bound(times),
+        # Under other policies requests are held back on purpose.
+        is_client_bound=condition.policy == OPEN_LOOP and is_client_bound(times),
     )
 
 

@@ -83,8 +83,9 @@ class Trace:
             threats=[
                 "Only lengths and gaps are the traces': prompts are random tokens, and nothing is shared "
                 "between them, though 36.6 % of Mooncake's blocks could be.",
-                "Between a trace's 99th percentile and its longest request the table is a straight line, which "
-                "draws the longest tails too heavy: the code trace's responses have a mean of 34 and not of 28.",
+                "Between a trace's 99th percentile and its longest request the table is a straight line, "
+                "which draws the longest tails too heavy: the code trace's responses have a mean of 34 and "
+                "not of 28.",
                 "Mooncake's stamps tick every 3 s, so its gaps say nothing; Poisson arrivals stand in. Of "
                 "the code trace the shape inside its busy stretches is used, without its idle gaps.",
                 "Derived from the Azure LLM inference trace 2023 (CC-BY 4.0; Patel et al., Splitwise, ISCA "

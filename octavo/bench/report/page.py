@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -25,6 +26,8 @@ _FAIRNESS = (
     ("flags", "settings that differ from its defaults"),
     ("notes", "notes"),
 )
+# A number, perhaps with a unit, and perhaps with its range in brackets.
+_NUMBER = re.compile(r"[+−-]?[\d,.]+ ?[%×]?( \([\d,.]+–[\d,.]+\))?")
 # Of every run on one machine, whatever the experiment.
 _THREATS = (
     "One machine, one model, generated prompts: lengths and arrivals follow the sources, texts do not.",
@@ -203,8 +206,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _number_class(cell: str) -> str:
     """Numbers stand at the right."""
-    bare = cell.partition(" (")[0].replace(",", "").rstrip("×% ").lstrip("+−-")
-    return ' class="n"' if bare.replace(".", "", 1).isdigit() else ""
+    return ' class="n"' if _NUMBER.fullmatch(cell) else ""
 
 
 def _shown(value: Any) -> str:

@@ -27,11 +27,11 @@ _CATEGORIES = {"states": "s0", "reserved": "s4", "internal": "s1", "external": "
 _PLAIN = {
     "light": {
         "bg": "#ffffff", "ink": "#1d1d1f", "dim": "#5c5f66", "rule": "#d5d7db", "panel": "#f6f7f8",
-        "free": "#e3e5e8", "better": "#00795a", "worse": "#b04a00",
+        "free": "#e3e5e8", "better": "#00795a", "worse": "#b04a00", "on": "#ffffff",
     },
     "dark": {
         "bg": "#17181b", "ink": "#ececee", "dim": "#a3a6ad", "rule": "#3a3d43", "panel": "#202226",
-        "free": "#33363c", "better": "#3CCB9F", "worse": "#F28A45",
+        "free": "#33363c", "better": "#3CCB9F", "worse": "#F28A45", "on": "#101113",
     },
 }  # fmt: skip
 

@@ -145,7 +145,7 @@ def _draw_row(
         parts.append(svg.rect(x, y, end - x, height, colour(category["colour"]), tip=tip, extra=extra))
         shown = f"{share:.1f}"
         if not row["is_claim"] and svg.text_width(shown, 11) + 6 < end - x:
-            ink = "" if category["colour"].endswith("free") else ' style="fill:#fff"'
+            ink = "" if category["colour"].endswith("free") else ' style="fill:var(--on)"'
             parts.append(
                 svg.text((x + end) / 2, y + height - 4, shown, kind="small", anchor="middle", extra=ink)
             )

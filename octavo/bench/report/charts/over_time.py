@@ -110,7 +110,7 @@ def draw_gantt(panel: Mapping[str, Any], style: str) -> str:
                     shown,
                     kind="small",
                     anchor="middle",
-                    extra=' style="fill:#fff"',
+                    extra=' style="fill:var(--on)"',
                 )
             )
     return drawing.finish(bottom + 42, panel["title"], style)

@@ -28,7 +28,7 @@ def draw_forest(panel: Mapping[str, Any], style: str) -> str:
     """A square at each ratio, a line over its interval, the verdict in words at the right."""
     rows = panel["rows"]
     drawing = begin(panel["title"], panel["subtitle"])
-    names = [f"{row['label']}: {row['metric']}" for row in rows]
+    names = [f"{row['label']}: {row['metric']}" if row["metric"] else row["label"] for row in rows]
     left = min(max((svg.text_width(name, 12) for name in names), default=0) + 12, 360.0)
     ends = [one for row in rows for one in (row["ratio"], row["low"], row["high"]) if one is not None]
     scale = _around_one(ends, left, WIDTH - _RIGHT)
