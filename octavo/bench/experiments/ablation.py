@@ -141,7 +141,7 @@ def _condition(setup: Setup, variant: Variant) -> Condition:
     def load(seed: int) -> list[TimedRequest]:
         prefix = random.Random(f"{seed}/prefix").choices(setup.vocabulary.token_ids, k=num_prefix)
         return make_load(
-            setup.vocabulary, lengths, num_requests=setup.extent.num_requests * 2, seed=seed, prefix=prefix
+            setup.vocabulary, lengths, num_requests=setup.extent.num_arrivals, seed=seed, prefix=prefix
         )
 
     base = {"max_num_seqs": _ROWS, "max_num_batched_tokens": 256}

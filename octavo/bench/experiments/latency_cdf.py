@@ -111,7 +111,7 @@ def _condition(setup: Setup, workload: str, rate: float | None, name: str) -> Co
         make_load,
         setup.vocabulary,
         anyscale_lengths(setup, cap=_CAP, prompt=_PROMPTS[workload]),
-        num_requests=setup.extent.num_requests * (1 if rate is None else 2),
+        num_requests=setup.extent.num_requests if rate is None else setup.extent.num_arrivals,
         rate=rate,
     )
     return Condition(name=name, load=lambda seed: load(seed=seed))

@@ -34,13 +34,13 @@ class OverviewTable:
 
     def phases(self, setup: Setup) -> Sequence[Callable[[Results], list[Condition]]]:
         lengths = anyscale_lengths(setup, cap=_CAP, prompt=(128, 384))
-        vocabulary, num_requests = setup.vocabulary, setup.extent.num_requests
+        vocabulary, extent = setup.vocabulary, setup.extent
 
         def many(seed: int) -> list[Any]:
-            return make_load(vocabulary, lengths, num_requests=num_requests * 2, seed=seed)
+            return make_load(vocabulary, lengths, num_requests=extent.num_arrivals, seed=seed)
 
         def one(seed: int) -> list[Any]:
-            return make_load(vocabulary, lengths, num_requests=max(num_requests // 4, 3), seed=seed)
+            return make_load(vocabulary, lengths, num_requests=max(extent.num_requests // 4, 3), seed=seed)
 
         return (
             lambda results: [

@@ -125,7 +125,7 @@ def _condition(setup: Setup, setting: Setting, rate: float | None) -> Condition:
     base = {"max_num_seqs": _ROWS, "max_num_batched_tokens": _CHUNK, "block_size": _BLOCK}
 
     def load(seed: int) -> list[TimedRequest]:
-        num_requests = setup.extent.num_requests * 2
+        num_requests = setup.extent.num_arrivals
         return make_load(setup.vocabulary, lengths, num_requests=num_requests, seed=seed, rate=rate)
 
     name = _BASELINE if setting.factor == _BASELINE else setting.name

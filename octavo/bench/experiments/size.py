@@ -14,7 +14,8 @@ class Extent:
     Attributes:
         num_blocks: blocks that are kept; a verdict takes five.
         num_discarded: first blocks that warm up and are thrown away.
-        num_requests: of one run.
+        num_requests: of a run that is one of many.
+        num_arrivals: of a run with arrivals over time, or of mixed work: more, so that a queue can grow.
         length_scale: all lengths are multiplied by it, caps and means alike, so that their ratios stay.
         repeats_drifted: whether a run during which the machine changed is done again.
     """
@@ -22,13 +23,42 @@ class Extent:
     num_blocks: int
     num_discarded: int
     num_requests: int
+    num_arrivals: int
     length_scale: float
     repeats_drifted: bool
 
 
 EXTENTS = {
-    "smoke": Extent(num_blocks=2, num_discarded=0, num_requests=8, length_scale=1 / 8, repeats_drifted=False),
-    "ci": Extent(num_blocks=3, num_discarded=1, num_requests=16, length_scale=1 / 4, repeats_drifted=False),
-    "full": Extent(num_blocks=5, num_discarded=1, num_requests=64, length_scale=1 / 2, repeats_drifted=True),
-    "paper": Extent(num_blocks=5, num_discarded=1, num_requests=1000, length_scale=1.0, repeats_drifted=True),
+    "smoke": Extent(
+        num_blocks=2,
+        num_discarded=0,
+        num_requests=8,
+        num_arrivals=8,
+        length_scale=1 / 8,
+        repeats_drifted=False,
+    ),
+    "ci": Extent(
+        num_blocks=3,
+        num_discarded=1,
+        num_requests=16,
+        num_arrivals=24,
+        length_scale=1 / 4,
+        repeats_drifted=False,
+    ),
+    "full": Extent(
+        num_blocks=5,
+        num_discarded=1,
+        num_requests=64,
+        num_arrivals=128,
+        length_scale=1 / 2,
+        repeats_drifted=True,
+    ),
+    "paper": Extent(
+        num_blocks=5,
+        num_discarded=1,
+        num_requests=1000,
+        num_arrivals=1000,
+        length_scale=1.0,
+        repeats_drifted=True,
+    ),
 }

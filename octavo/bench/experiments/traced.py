@@ -117,7 +117,7 @@ def _condition(setup: Setup, trace: str, rate: float | None) -> Condition:
         make_load,
         setup.vocabulary,
         _lengths(setup, trace),
-        num_requests=setup.extent.num_requests * (1 if rate is None else 2),
+        num_requests=setup.extent.num_requests if rate is None else setup.extent.num_arrivals,
         rate=rate,
         shape=GAP_SHAPES[trace],
     )
