@@ -165,7 +165,7 @@ def _panel(setup: Setup, results: Results, workload: str) -> dict[str, Any]:
         "name": f"curve-{workload.lower()}",
         "title": f"Normalised latency against rate, {workload} lengths",
         "subtitle": "; ".join(
-            filter(None, ("mean of the blocks; whiskers: 95 % interval", scale_note(setup)))
+            filter(None, ("mean of the blocks; 95 % intervals from 3 blocks", scale_note(setup)))
         ),
         "x_axis": "requests/s",
         "y_axis": "normalised latency [ms/token]",

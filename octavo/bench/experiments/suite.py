@@ -216,7 +216,8 @@ def _warnings(setup: Setup, results: Results) -> list[str]:
         lines.append(f"{num_errors} requests failed and are in no average; the first: {first}")
     bound = sorted({f"{run.condition} ({run.target})" for run in results.outcomes if run.is_client_bound})
     if bound:
-        lines.append(f"client-bound: the client sent late in {', '.join(bound)}")
+        more = f" and {len(bound) - 2} more conditions" if len(bound) > 2 else ""
+        lines.append(f"client-bound: the client sent late in {'; '.join(bound[:2])}{more}")
     drifted = sum(run.drift > 0.1 for run in results.outcomes)
     if drifted:
         lines.append(

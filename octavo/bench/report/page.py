@@ -142,7 +142,7 @@ def _conditions(document: Mapping[str, Any], heading: str) -> list[str]:
             f"{document['extent']['num_blocks']} kept, {document['extent']['num_discarded']} to warm up",
         ]
     )
-    parts.append(_table(("", ""), facts))
+    parts.append(_table(("", ""), facts, aligns_numbers=False))
     if document["measures"]:
         parts.append("<details><summary>Measures, block by block</summary>")
         parts += [_measures(document), "</details>"]
@@ -156,7 +156,7 @@ def _fairness(targets: Sequence[Mapping[str, Any]]) -> str:
         [label, *(_bytes(one[key]) if key == "kv_bytes" else _shown(one[key]) for one in targets)]
         for key, label in _FAIRNESS
     ]
-    return _table(header, rows)
+    return _table(header, rows, aligns_numbers=False)
 
 
 def _distributions(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -195,12 +195,14 @@ def _measures(document: Mapping[str, Any]) -> str:
     return _table(("condition", "target", "metric", "unit", "blocks"), rows)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligns_numbers: bool = True) -> str:
+    def row_of(cells: Sequence[str]) -> str:
+        classes = (_number_class(cell) if aligns_numbers else "" for cell in cells)
+        inside = (f"<td{name}>{escape(cell)}</td>" for name, cell in zip(classes, cells, strict=True))
+        return f"<tr>{''.join(inside)}</tr>"
+
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_number_class(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
+    body = "".join(map(row_of, rows))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -8,7 +8,7 @@ _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif'
 
 _CHART = (
     f".chart text{{font-family:{_FONT};font-size:12px;fill:var(--ink)}}"
-    ".chart .label{paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
+    ".chart .label,.chart .group{paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
     ".chart .dim{fill:var(--dim)}.chart .tick{fill:var(--dim);font-size:11px}"
     ".chart .group{font-weight:600}.chart .small{font-size:10.5px}"
     ".chart .heading{font-size:15px;font-weight:600}.chart .subheading{fill:var(--dim);font-size:11px}"
