@@ -8,7 +8,7 @@ import pytest
 
 from octavo.bench.cpu import num_measurements, run_cpu
 from octavo.bench.cpu_spec import CpuSpec
-from octavo.config import CacheConfig
+from octavo.config import SchedulerConfig
 from octavo.errors import ConfigError
 
 SPEC = CpuSpec(repeats=2, num_requests=2, prefill=40, streams=(1, 3), num_decoded=4, context=8)
@@ -43,11 +43,10 @@ def test_more_streams_than_rows_are_refused(tiny_config):
 
 
 def test_streams_that_never_decode_together_are_told(tiny_config):
-    """Three streams of 104 + 9 tokens, and KV for two of them."""
-    bytes_per_token = 3 * 2 * 8 * 2 * 4  # layers, KV heads, their width, keys and values, float32
-    cache = CacheConfig(kv_cache_memory=15 * 16 * bytes_per_token, kv_cache_dtype="float32")
-    config = replace(tiny_config, cache=cache)
-    spec = CpuSpec(repeats=1, num_requests=1, prefill=8, streams=(3,), num_decoded=4, context=104)
+    """Prompts take seven steps each, and the first stream has ended before the third begins."""
+    scheduler = SchedulerConfig(max_num_seqs=4, max_num_batched_tokens=16)
+    config = replace(tiny_config, scheduler=scheduler)
+    spec = CpuSpec(repeats=1, num_requests=1, prefill=8, streams=(3,), num_decoded=1, context=104)
     with pytest.raises(ConfigError, match="never decoded together"):
         run_cpu(config, spec, serve_arguments(tiny_config))
 
