@@ -46,7 +46,12 @@ class TextParts:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine turned out to be, in numbers: for admission, doctor and metrics."""
+    """What an engine turned out to be, in numbers: for admission, doctor and metrics.
+
+    Attributes:
+        load_seconds: until the engine could run, packing included.
+        pack_seconds, packed_bytes: what laying the matrices out for the kernels took, and their size then.
+    """
 
     model_name: str
     max_model_len: int
@@ -59,6 +64,8 @@ class EngineFacts:
     dtype: str
     kernels: str
     load_seconds: float
+    pack_seconds: float
+    packed_bytes: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,8 @@ def build_engine(
         dtype=worker.dtype_name,
         kernels=worker.kernels_name,
         load_seconds=time.monotonic() - started_seconds,
+        pack_seconds=worker.packing.num_seconds,
+        packed_bytes=worker.packing.num_bytes,
     )
     return EngineParts(engine, facts)
 
@@ -175,7 +184,8 @@ def build_quality_comparison(
     from octavo.compute.quality import QualityComparison  # noqa: PLC0415
 
     description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
-    reference = Worker.load(description, replace(config.compute, dtype="float32"), kv_cache_dtype="float32")
+    in_float32 = replace(config.compute, dtype="float32", quantization="none")
+    reference = Worker.load(description, in_float32, kv_cache_dtype="float32")
     others = [
         Worker.load(description, config.compute, kv_cache_dtype=kv_cache_dtype)
         for kv_cache_dtype in kv_cache_dtypes

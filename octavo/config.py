@@ -18,6 +18,7 @@ from octavo.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "int8", "int4")
 POLICIES = ("fcfs", "priority", "fair")
 
 _BYTE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -100,13 +101,26 @@ class ComputeConfig:
     device: str = setting("auto", "cpu or cuda; auto takes a GPU where there is one", choices=DEVICES)
     dtype: str = setting(
         "auto",
-        "number format of weights and KV; auto: on cpu float32, with GGUF's packed matrices as they are; "
-        "on cuda bfloat16",
+        "number format of weights and KV; auto: on cpu float32, with matrices kept as they are stored where "
+        "that takes fewer bits; on cuda bfloat16",
         choices=DTYPES,
+    )
+    quantization: str = setting(
+        "none",
+        "round matrices when they are loaded, each 32 inputs with a scale: int8, or int4 with embedding and "
+        "head in int8; for float weights on cpu",
+        choices=QUANTIZATIONS,
     )
     num_threads: int | None = setting(
         None, "threads for calculation; default: one per available core", parse=int, metavar="N"
     )
+
+    def __post_init__(self) -> None:
+        if self.quantization not in QUANTIZATIONS:
+            names = ", ".join(QUANTIZATIONS)
+            raise ConfigError(f"--quantization must be one of {names}, not {self.quantization!r}")
+        if self.quantization != "none" and self.dtype != "auto":
+            raise ConfigError(f"--quantization has an effect only with --dtype auto, not {self.dtype}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,8 @@ class EngineReady(msgspec.Struct, tag="ready"):
     dtype: str
     kernels: str
     load_seconds: float
+    pack_seconds: float
+    packed_bytes: int
 
 
 class EngineFailed(msgspec.Struct, tag="failed"):

@@ -179,6 +179,16 @@ def _show_startup(runs: list[StartupRun]) -> None:
         ("ready", f"{statistics.median(seconds):.2f} s", f"median of {len(runs)}"),
         ("fastest", f"{min(seconds):.2f} s", ""),
         ("slowest", f"{max(seconds):.2f} s", ""),
+        (
+            "loading",
+            f"{statistics.median(run.load_seconds for run in runs):.2f} s",
+            "the model, in the engine",
+        ),
+        (
+            "packing",
+            f"{statistics.median(run.pack_seconds for run in runs):.2f} s",
+            f"of that, to lay {runs[0].packed_mib:,} MiB of matrices out for the kernels",
+        ),
         ("memory", f"{rss_bytes / 2**20:,.0f} MB", "RSS peak, front and engine together"),
     ]
     show_rows("Startup of `octavo serve`", None, rows)

@@ -14,6 +14,7 @@ from octavo.compute.executor.device import (
     resolve_device,
     resolve_dtype,
     resolve_kv_dtype,
+    resolve_matrix_formats,
     resolve_num_threads,
 )
 from octavo.compute.kernels import KernelChoice, for_device
@@ -110,8 +111,7 @@ def examine(config: EngineConfig) -> Findings:
     model, fit = None, None
     if config.model.model is not None or starter_path is not None:
         description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
-        low_bit_types = kernels.low_bit_types if config.compute.dtype == "auto" else frozenset()
-        weight_bytes = count_weight_bytes(description, dtype.itemsize, low_bit_types)
+        weight_bytes = count_weight_bytes(description, dtype, resolve_matrix_formats(config.compute, kernels))
         model = _model_findings(description, weight_bytes)
         kv_dtype = resolve_kv_dtype(config.cache.kv_cache_dtype, config.compute.dtype, dtype, kernels)
         fit = _fit_findings(description, config, free_bytes, model.weight_bytes, kv_dtype.itemsize)

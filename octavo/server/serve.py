@@ -177,7 +177,9 @@ class _Server:
         print(
             f"Octavo is ready at {address} (model {model}, {facts.num_blocks} KV blocks of "
             f"{facts.block_size} tokens, {facts.dtype} on {facts.device}, "
-            f"ready in {_seconds_since_process_start():.1f} s)\nTry:\n"
+            f"ready in {_seconds_since_process_start():.1f} s)\n"
+            f"Model loaded in {facts.load_seconds:.2f} s; of that {facts.pack_seconds:.2f} s to lay "
+            f"{facts.packed_bytes / 2**20:,.0f} MiB of matrices out for the kernels\nTry:\n"
             f"  curl {address}/v1/chat/completions {authorization}-H 'Content-Type: application/json' "
             '-d \'{"messages": [{"role": "user", "content": "Hello!"}]}\'',
             flush=True,

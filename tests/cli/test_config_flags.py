@@ -35,7 +35,7 @@ def test_nothing_typed_gives_the_defaults():
 
 def test_every_field_has_a_flag_that_arrives():
     values = {"port": "1", "block_size": "8", "max_num_seqs": "4", "device": "cpu", "dtype": "float32"}
-    values |= {"policy": "priority", "fair_weights": "a=2,b=0.5"}
+    values |= {"policy": "priority", "fair_weights": "a=2,b=0.5", "quantization": "int8"}
     values["kv_cache_dtype"] = "float16"
     for group in (*ENGINE_GROUPS, ServerConfig):
         for field in fields(group):

@@ -66,6 +66,8 @@ def test_startup_starts_a_real_server(run, tmp_path):
     (measured,) = json.loads(output.read_text())["runs"]
     assert 0.5 < measured["ready_seconds"] < 60
     assert measured["peak_rss_bytes"] > 100 * 2**20  # the starter's weights and torch
+    assert 0 < measured["pack_seconds"] < measured["load_seconds"] < measured["ready_seconds"]
+    assert 85 <= measured["packed_mib"] <= 110  # Q4_1 and Q8_0 as panels
     assert "ready" in out
 
 

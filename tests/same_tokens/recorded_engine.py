@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +63,9 @@ class RecordingSampler:
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
         self._digests: list[bytes] = []
+
+    def needs_only_largest(self, requests: list[SampleRequest]) -> bool:
+        return False  # the digests are of logits
 
     def sample(self, logits: Tensor, requests: list[SampleRequest]) -> Any:
         rows = logits.contiguous().numpy()
@@ -228,14 +230,3 @@ class RecordedEngine:
     @property
     def max_running(self) -> int:
         return max(trace.num_running for trace in self.traces)
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    """Calculate on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
+from tests.compute.kernels.threads import num_threads
 from tests.same_tokens.conftest import Alone, MakeEngine
-from tests.same_tokens.recorded_engine import Wish, num_threads
+from tests.same_tokens.recorded_engine import Wish
 
 SHORT = ("greedy-5", "plain-15", "nucleus-23", "greedy-39")
 

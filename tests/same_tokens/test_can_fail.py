@@ -31,7 +31,7 @@ def test_one_ulp_of_one_weight(
 ) -> None:
     wish = wishes["greedy-39"]
     expected = alone(wish)
-    weight = worker._decoder._final_norm._weight
+    weight = worker._decoder._head._before.weight
     assert weight is not None
     with one_ulp_up(weight):
         engine = make_engine(num_blocks=20)

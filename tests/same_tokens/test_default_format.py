@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.compute.kernels.threads import num_threads
 from tests.same_tokens.conftest import Alone, MakeEngine
-from tests.same_tokens.recorded_engine import RestlessScheduler, Wish, num_threads
+from tests.same_tokens.recorded_engine import RestlessScheduler, Wish
 
 
 @pytest.fixture(scope="module")

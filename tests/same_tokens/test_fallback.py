@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.compute.kernels.threads import num_threads
 from tests.same_tokens.conftest import MakeEngine
-from tests.same_tokens.recorded_engine import RestlessScheduler, Trail, Wish, num_threads
+from tests.same_tokens.recorded_engine import RestlessScheduler, Trail, Wish
 
 NUM_TOKENS = 6
 

@@ -8,8 +8,9 @@ from itertools import product
 import pytest
 
 from octavo.control.scheduler.scheduler import Scheduler
+from tests.compute.kernels.threads import num_threads
 from tests.same_tokens.conftest import Alone, MakeEngine
-from tests.same_tokens.recorded_engine import RestlessScheduler, Wish, num_threads
+from tests.same_tokens.recorded_engine import RestlessScheduler, Wish
 
 COMBINATIONS = list(
     product([8, 16, 32], [1, 7, 64, 1024], [False, True], ["undisturbed", "recompute", "swap"])

@@ -47,6 +47,8 @@ FACTS = EngineReady(
     dtype="float32",
     kernels="reference",
     load_seconds=0.1,
+    pack_seconds=0.05,
+    packed_bytes=1,
 )
 STATS = StepStats(1, 0, 3, 7, 0.1, 5, 0, 0.01)
 

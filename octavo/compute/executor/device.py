@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.models.matrix_formats import MatrixFormats
+from octavo.config import ComputeConfig
 from octavo.errors import ConfigError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -72,6 +74,20 @@ def resolve_kv_dtype(kv_name: str, dtype_name: str, dtype: torch.dtype, kernels:
         names = [str(known).removeprefix("torch.") for known in kernels.kv_dtypes]
         raise ConfigError(f"--kv-cache-dtype {kv_name}: the kernels here read {', '.join(names)}")
     return _DTYPES[kv_name]
+
+
+def resolve_matrix_formats(compute: ComputeConfig, kernels: KernelTable) -> MatrixFormats:
+    """Which matrices stay as the file has them, and which are rounded: all as under `--dtype auto`.
+
+    Raises:
+        ConfigError: they are to be rounded and the kernels do not multiply such matrices.
+    """
+    if compute.quantization != "none" and not kernels.low_bit_types:
+        reason = kernels.describe()[0].reason
+        raise ConfigError(f"--quantization {compute.quantization} needs the native CPU kernels: {reason}")
+    if compute.dtype != "auto":
+        return MatrixFormats()
+    return MatrixFormats(kernels.low_bit_types, kernels.narrow_dtypes, compute.quantization)
 
 
 def resolve_num_threads(num_threads: int | None) -> int:

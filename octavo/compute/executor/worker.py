@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from octavo.compute.executor.device import (
     resolve_device,
     resolve_dtype,
     resolve_kv_dtype,
+    resolve_matrix_formats,
     resolve_num_threads,
     return_freed_memory,
 )
-from octavo.compute.kernels import KernelTable, for_device
+from octavo.compute.executor.packing_meter import PackingMeter
+from octavo.compute.kernels import KernelTable, for_device, set_num_threads
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.models.weights import load_weights
 from octavo.compute.runner.kv_storage import KvStorage
@@ -27,9 +30,16 @@ from octavo.step import StepPlan, StepResult
 
 
 class Worker:
-    """One rank: first loaded, then given its cache, then run."""
+    """One rank: first loaded, then given its cache, then run.
 
-    def __init__(self, decoder: Decoder, kernels: KernelTable, kv_dtype: torch.dtype) -> None:
+    Attributes:
+        packing: what laying out the weights cost.
+    """
+
+    def __init__(
+        self, decoder: Decoder, kernels: KernelTable, kv_dtype: torch.dtype, packing: PackingMeter
+    ) -> None:
+        self.packing = packing
         self._decoder = decoder
         self._kernels = kernels
         self._kv_dtype = kv_dtype
@@ -57,19 +67,20 @@ class Worker:
         device = resolve_device(compute.device)
         dtype = resolve_dtype(compute.dtype, device)
         num_threads = resolve_num_threads(compute.num_threads)
-        torch.set_num_threads(num_threads)
         kernels = for_device(device, dtype)
+        set_num_threads(kernels, num_threads)
         kv_dtype = resolve_kv_dtype(kv_cache_dtype, compute.dtype, dtype, kernels)
         weights = load_weights(
             description,
             dtype=dtype,
             device=device,
-            low_bit_types=kernels.low_bit_types if compute.dtype == "auto" else frozenset(),
+            formats=resolve_matrix_formats(compute, kernels),
             on_progress=on_progress,
         )
-        decoder = Decoder(description.spec, weights, kernels)
+        packing = PackingMeter(kernels.pack_weight)
+        decoder = Decoder(description.spec, weights, replace(kernels, pack_weight=packing))
         return_freed_memory()
-        return cls(decoder, kernels, kv_dtype)
+        return cls(decoder, kernels, kv_dtype, packing)
 
     @property
     def weight_bytes(self) -> int:

@@ -18,9 +18,10 @@ from octavo.compute.kernels.cpu.attention import HEAD_DIM_STEP
 from octavo.compute.kernels.cpu.library import NativeLibrary, NativeLibraryError, load_library
 from octavo.compute.kernels.cpu.program import ForwardProgram
 from octavo.compute.kernels.cpu.tensors import KV_DTYPES
+from octavo.compute.kernels.cpu.threads import set_kernel_threads
 from octavo.compute.kernels.signatures import AttentionBatch
 
-__all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device"]
+__all__ = ["AttentionBatch", "KernelChoice", "KernelTable", "for_device", "set_num_threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,16 @@ class KernelTable:
         kv_dtypes: the formats in which the cache may hold keys and values.
         narrow_kv_dtype: the one that is quickest to read at no loss that matters; None: that of the weights.
         make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
+        has_own_threads: its kernels run on a pool of their own and not on torch's.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
+        narrow_dtypes: formats of plain matrices that it widens as it multiplies.
     """
 
     name: str
     pack_weight: signatures.PackWeight
     weight_rows: signatures.WeightRows
     linear: signatures.Linear
+    choose_greedy: signatures.ChooseGreedy
     rms_norm: signatures.RmsNorm
     layer_norm: signatures.LayerNorm
     activate: signatures.ActivationFunction
@@ -61,7 +65,9 @@ class KernelTable:
     kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
+    narrow_dtypes: frozenset[torch.dtype] = frozenset()
     make_program: Callable[[], signatures.StepProgram] | None = None
+    has_own_threads: bool = False
 
     def describe(self) -> list[KernelChoice]:
         """The choices, in the table's order."""
@@ -70,6 +76,7 @@ class KernelTable:
 
 OPERATIONS = (
     "linear",
+    "choose_greedy",
     "rms_norm",
     "layer_norm",
     "activate",
@@ -93,6 +100,13 @@ def for_device(device: torch.device, dtype: torch.dtype = torch.float32) -> Kern
         return reference_table(str(error))
 
 
+def set_num_threads(kernels: KernelTable, count: int) -> None:
+    """Let this table's kernels use so many threads, in the whole process."""
+    # Two pools would take each other's cores: torch's threads spin for a while after each operation.
+    torch.set_num_threads(1 if kernels.has_own_threads else count)
+    set_kernel_threads(count if kernels.has_own_threads else None)
+
+
 def reference_table(reason: str) -> KernelTable:
     """Every operation on torch, for the one reason given."""
     choices = tuple(KernelChoice(operation, "reference", reason) for operation in OPERATIONS)
@@ -101,6 +115,7 @@ def reference_table(reason: str) -> KernelTable:
         pack_weight=reference.pack_weight,
         weight_rows=reference.weight_rows,
         linear=reference.linear,
+        choose_greedy=reference.choose_greedy,
         rms_norm=reference.rms_norm,
         layer_norm=reference.layer_norm,
         activate=reference.activate,
@@ -118,8 +133,9 @@ def native_table(library: NativeLibrary) -> KernelTable:
     name = f"cpu ({library.isa_name})"
     native_reasons = {
         "linear": "sums each output in a fixed order, so that a row does not depend on its batch; multiplies "
-        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))} as they are stored",
-        "rms_norm": "one pass over each row",
+        f"{', '.join(sorted(t.name for t in linear.LOW_BIT_TYPES))}, float16 and bfloat16 as they are stored",
+        "choose_greedy": "keeps the largest of each part of the head's product, and stores no logits",
+        "rms_norm": "one pass over each row; on its way into a product where one follows",
         "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
         "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
@@ -141,6 +157,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         pack_weight=partial(linear.pack_weight, library),
         weight_rows=partial(linear.weight_rows, library),
         linear=partial(linear.linear, library),
+        choose_greedy=partial(linear.choose_greedy, library),
         rms_norm=partial(norms.rms_norm, library),
         activate=activations.activate,
         gated_activation=partial(activations.gated_activation, library),
@@ -152,5 +169,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         kv_dtypes=KV_DTYPES,
         narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
+        narrow_dtypes=frozenset(linear.NARROW_TYPES),
         make_program=partial(ForwardProgram, library),
+        has_own_threads=True,
     )

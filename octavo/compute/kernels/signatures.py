@@ -68,7 +68,8 @@ class PackedMatrix:
     Attributes:
         data: the numbers; only the functions of the table that packed them know their order.
         out_size: how many rows.
-        ggml_type: the format of a matrix that is kept low-bit; None: plain numbers.
+        ggml_type: the format of a matrix that is kept in fewer bits than products are computed in; None: in
+            those same numbers.
     """
 
     data: Tensor
@@ -112,17 +113,53 @@ class WeightRows(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RmsNormed:
+    """A product's input is normed first, as by `RmsNorm`: weight [in] or None."""
+
+    weight: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A product's input [num_tokens, 2 * in] holds gate and up side by side, for `GatedActivation`."""
+
+    activation: Activation
+
+
+Before = RmsNormed | Gated
+"""What is done to a product's input on its way in: nothing of it need be stored."""
+
+
 class Linear(Protocol):
     def __call__(
-        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: LinearWeight,
+        bias: Tensor | None = None,
+        add_to: Tensor | None = None,
+        before: Before | None = None,
     ) -> Tensor:
-        """x @ weight.T + bias.
+        """before(x) @ weight.T + bias.
 
         x [num_tokens, in], rows may be strided; bias [out] -> a new [num_tokens, out]; or, given add_to
         [num_tokens, out], contiguous, the sum with it, IN PLACE, which is also returned.
 
         Against low-bit parts an implementation may round x to int8 with one scale for each row's 32
         neighbouring inputs (`reference.quantize_activations`), never coarser.
+        """
+        ...
+
+
+class ChooseGreedy(Protocol):
+    def __call__(
+        self, x: Tensor, weight: LinearWeight, bias: Tensor | None = None, before: Before | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The largest of each row of `linear(x, weight, bias, before=before)`, which need not be stored.
+
+        -> int64 [num_tokens], the lowest place among equals; float32 [num_tokens], the value there, NaN
+        where the row holds one (its place then means nothing).
         """
         ...
 
@@ -222,6 +259,21 @@ class PagedAttention(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """What one call of a recorded pass took.
+
+    Attributes:
+        operation: "linear", "attention" ...
+        in_size, out_size: numbers that it reads and writes for each token; of a product, its weight's sides.
+    """
+
+    operation: str
+    in_size: int
+    out_size: int
+    nanoseconds: int
+
+
 class StepProgram(Protocol):
     """A forward pass that, after the first time, may run without the interpreter."""
 
@@ -240,4 +292,12 @@ class StepProgram(Protocol):
         forward must calculate with nothing but the table's functions, from `inputs` and `cache` alone; where
         it does not, it is called every time. A recording holds for one cache, the same object.
         """
+        ...
+
+    def start_timing(self) -> None:
+        """Add up from now on what each call of the recording takes; RuntimeError where there is none."""
+        ...
+
+    def stop_timing(self) -> list[CallTime]:
+        """What each call took since `start_timing`; empty where the pass was recorded anew meanwhile."""
         ...

@@ -38,7 +38,7 @@ class AttentionInputs:
 
 
 class Attention:
-    """Project, norm (where the spec says), rotate, write to the cache, attend, project back."""
+    """Norm, project, norm heads (if the spec says so), rotate, write to the cache, attend, project back."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Attention:
         spec: AttentionSpec,
         weights: dict[str, StoredWeight],
         prefix: str,
+        norm: Norm,
         *,
         window: int | None,
         rotary: RotaryTables | None,
@@ -55,7 +56,7 @@ class Attention:
         self._window = window
         self._rotary = rotary
         names = ("attention.query", "attention.key", "attention.value")
-        self._project = Linear.take(kernels, weights, *(prefix + name for name in names))
+        self._project = Linear.take(kernels, weights, *(prefix + name for name in names), norm=norm)
         self._output = Linear.take(kernels, weights, f"{prefix}attention.output")
         self._query_norm: Norm | None = None
         self._key_norm: Norm | None = None
@@ -63,10 +64,10 @@ class Attention:
             self._query_norm = Norm.take(kernels, spec.qk_norm, weights, f"{prefix}attention.query_norm")
             self._key_norm = Norm.take(kernels, spec.qk_norm, weights, f"{prefix}attention.key_norm")
 
-    def __call__(self, x: Tensor, inputs: AttentionInputs, kv: KvLayer, add_to: Tensor) -> None:
-        # x, add_to: [num_tokens, hidden_size]; the result is added to the latter in place
-        spec = self._spec
-        heads = self._project(x).view(x.shape[0], -1, spec.head_dim)
+    def __call__(self, hidden: Tensor, inputs: AttentionInputs, kv: KvLayer) -> None:
+        # hidden: [num_tokens, hidden_size]; the result is added to it in place
+        spec, num_tokens = self._spec, hidden.shape[0]
+        heads = self._project(hidden).view(num_tokens, -1, spec.head_dim)
         kv_start, value_start = spec.num_heads, spec.num_heads + spec.num_kv_heads
         query, key, value = heads[:, :kv_start], heads[:, kv_start:value_start], heads[:, value_start:]
         if self._query_norm is not None and self._key_norm is not None:
@@ -77,4 +78,4 @@ class Attention:
         attended = self._kernels.paged_attention(
             query, kv.key_blocks, kv.value_blocks, inputs.batch, spec.scale, self._window
         )
-        self._output(attended.view(x.shape[0], spec.num_heads * spec.head_dim), add_to)
+        self._output(attended.view(num_tokens, spec.num_heads * spec.head_dim), hidden)

@@ -7,6 +7,7 @@ from typing import Self
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.signatures import RmsNormed
 from octavo.compute.quantization.matrix import StoredWeight, take_tensor
 from octavo.model_spec import NormKind, NormSpec
 
@@ -28,6 +29,11 @@ class Norm:
         weight = take_tensor(weights, f"{name}.weight") if spec.has_weight else None
         bias = take_tensor(weights, f"{name}.bias") if spec.has_bias else None
         return cls(kernels, spec, weight, bias)
+
+    @property
+    def before(self) -> RmsNormed | None:
+        """The norm as part of a product that follows; None where it cannot be that."""
+        return RmsNormed(self._weight, self._spec.eps) if self._spec.kind is NormKind.RMS else None
 
     def __call__(self, x: Tensor) -> Tensor:  # [..., size]
         if self._spec.kind is NormKind.RMS:

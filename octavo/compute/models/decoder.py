@@ -35,22 +35,22 @@ class DecoderLayer:
         rotary: RotaryTables | None,
     ) -> None:
         prefix = f"layers.{layer_index}."
-        self._attention_norm = Norm.take(kernels, spec.norm, weights, f"{prefix}attention_norm")
         self._attention = Attention(
             kernels,
             spec.attention,
             weights,
             prefix,
+            Norm.take(kernels, spec.norm, weights, f"{prefix}attention_norm"),
             window=spec.attention.window_by_layer[layer_index],
             rotary=rotary,
         )
-        self._mlp_norm = Norm.take(kernels, spec.norm, weights, f"{prefix}mlp_norm")
-        self._mlp = Mlp(kernels, spec.mlp, weights, prefix)
+        mlp_norm = Norm.take(kernels, spec.norm, weights, f"{prefix}mlp_norm")
+        self._mlp = Mlp(kernels, spec.mlp, weights, prefix, mlp_norm)
 
     def __call__(self, hidden: Tensor, inputs: AttentionInputs, kv: KvLayer) -> None:
         # hidden: [num_tokens, hidden_size], changed in place
-        self._attention(self._attention_norm(hidden), inputs, kv, hidden)
-        self._mlp(self._mlp_norm(hidden), hidden)
+        self._attention(hidden, inputs, kv)
+        self._mlp(hidden)
 
 
 class Decoder:
@@ -86,12 +86,12 @@ class Decoder:
             DecoderLayer(kernels, spec, weights, index, rotary) for index in range(spec.num_layers)
         ]
         self._program = None if kernels.make_program is None else kernels.make_program()
-        self._final_norm = Norm.take(kernels, spec.norm, weights, "final_norm")
+        norm = Norm.take(kernels, spec.norm, weights, "final_norm")
         if spec.is_head_tied:
             head_bias = take_tensor(weights, "head.bias") if spec.has_head_bias else None
-            self._head = Linear(kernels, self._embedding.weight, head_bias)
+            self._head = Linear(kernels, self._embedding.weight, head_bias, norm=norm)
         else:
-            self._head = Linear.take(kernels, weights, "head")
+            self._head = Linear.take(kernels, weights, "head", norm=norm)
 
     @property
     def is_recorded(self) -> bool:
@@ -124,7 +124,11 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] -> [num_rows, vocab_size] float32: scores of the next token."""
-        return self._head(self._final_norm(hidden)).float()
+        return self._head(hidden).float()
+
+    def choose_greedy(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest next token of each row, without its logits: see signatures.ChooseGreedy."""
+        return self._head.choose_greedy(hidden)
 
 
 def _name_formats(weights: dict[str, StoredWeight]) -> str:

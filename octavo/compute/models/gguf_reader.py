@@ -13,6 +13,12 @@ from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.gguf import GgufFile
 from octavo.compute.quantization.ggml_blocks import dequantize
 
+_PLAIN_DTYPES = {
+    GgmlType.F32: torch.float32,
+    GgmlType.F16: torch.float16,
+    GgmlType.BF16: torch.bfloat16,
+}
+
 
 class GgufReader:
     """The tensors of one GGUF file. Opening it checks the whole header; see GgufFile."""
@@ -45,6 +51,10 @@ class GgufReader:
         rows = values[skipped : skipped + (stop - start) * row_size].view(stop - start, *row_shape)
         # F32 needs no unpacking, so it would still be a view of the file.
         return rows.clone() if tensor.type.name == "F32" else rows
+
+    def plain_dtype(self, name: str) -> torch.dtype | None:
+        """The stored format of numbers that are not packed in blocks."""
+        return _PLAIN_DTYPES.get(self._file.tensors[name].type)
 
     def packed_type(self, name: str) -> GgmlType | None:
         """The tensor's format where it is a matrix of packed blocks, none of which spans two rows."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.safetensors_files import find_safetensors
 from octavo.errors import CheckpointError, UnsupportedModelError
 
-_DTYPES = ("F32", "F16", "BF16")
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class SafetensorsReader:
@@ -56,6 +57,10 @@ class SafetensorsReader:
         """Rows [start, stop) of a tensor, in the stored dtype."""
         rows: Tensor = self._open(self._paths[name]).get_slice(name)[start:stop]
         return rows
+
+    def plain_dtype(self, name: str) -> torch.dtype | None:
+        """The stored format."""
+        return _DTYPES.get(self._dtypes[name])
 
     def packed_type(self, name: str) -> GgmlType | None:
         """None: the format has no packed blocks."""

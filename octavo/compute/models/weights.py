@@ -17,12 +17,15 @@ from torch import Tensor
 from octavo.checkpoint.ggml_type import GgmlType
 from octavo.checkpoint.source import SourceKind
 from octavo.compute.models.gguf_reader import GgufReader
+from octavo.compute.models.matrix_formats import MatrixFormats
 from octavo.compute.models.safetensors_reader import SafetensorsReader
 from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
-from octavo.errors import ModelLoadError
+from octavo.compute.quantization.rounding import BLOCK_SIZE, round_matrix
+from octavo.errors import ConfigError, ModelLoadError
 from octavo.families import ModelDescription, TensorSource
 from octavo.families.stored_tensors import StoredTensor, match_stored_tensors
 
+_CONVERT_ALL = MatrixFormats()
 # Values that are unpacked at a time: enough to make each call worth it, few enough to stay in cache.
 _CHUNK_VALUES = 1 << 18
 
@@ -34,6 +37,7 @@ class TensorReader(Protocol):
     def path_of(self, name: str) -> Path: ...
     def check_readable(self, name: str) -> None: ...
     def read_rows(self, name: str, start: int, stop: int) -> Tensor: ...
+    def plain_dtype(self, name: str) -> torch.dtype | None: ...
     def packed_type(self, name: str) -> GgmlType | None: ...
     def read_packed_rows(self, name: str, start: int, stop: int) -> Tensor: ...
     def release(self, name: str) -> None: ...
@@ -45,18 +49,19 @@ def load_weights(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    low_bit_types: frozenset[GgmlType] = frozenset(),
+    formats: MatrixFormats = _CONVERT_ALL,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, StoredWeight]:
     """Every parameter of `description.spec`, by name, contiguous, on `device`.
 
     Args:
-        dtype: what parameters are converted to, whatever the checkpoint stores.
-        low_bit_types: matrices of these formats are left packed; none by default.
+        dtype: what parameters are converted to, whatever the checkpoint stores, unless `formats` says else.
+        formats: which matrices stay as they are stored, and which are rounded; none by default.
         on_progress: called with (values loaded, values in all) after each parameter.
 
     Raises:
         CheckpointError: a file is damaged, or a tensor is missing, unexpected or of the wrong shape.
+        ConfigError: the matrices cannot be rounded as `formats` asks.
         UnsupportedModelError: a tensor's number format is not read.
         ModelLoadError: the weights do not fit in memory.
     """
@@ -67,17 +72,23 @@ def load_weights(
         stored_names = _match_names(description, reader)
         for name in stored_names.values():
             reader.check_readable(name)
+        kept_formats = _choose_formats(description, stored_names, reader, formats, dtype)
         num_loaded, num_values = 0, sum(math.prod(shape) for shape in shapes.values())
         weights: dict[str, StoredWeight] = {}
         with _one_thread():
             for name, shape in shapes.items():
                 source, stored_name = description.weight_map[name], stored_names[name]
+                kept_format = kept_formats[name]
                 weight: StoredWeight
-                kept_type = _kept_type(name, source, stored_name, reader, low_bit_types)
-                if kept_type is not None:
-                    weight = _read_packed(shape, source, stored_name, kept_type, reader)
+                if isinstance(kept_format, GgmlType) and reader.packed_type(stored_name) is kept_format:
+                    weight = _read_packed(shape, source, stored_name, kept_format, reader)
+                elif isinstance(kept_format, GgmlType):
+                    plain = _allocate(shape, dtype, device, path)
+                    _read_into(plain, source, stored_name, reader)
+                    rounded = round_matrix(plain, kept_format)
+                    weight = plain if rounded is None else rounded
                 else:
-                    weight = _allocate(shape, dtype, device, path)
+                    weight = _allocate(shape, kept_format, device, path)
                     _read_into(weight, source, stored_name, reader)
                 reader.release(stored_name)
                 weights[name] = weight
@@ -90,24 +101,25 @@ def load_weights(
 
 
 def count_weight_bytes(
-    description: ModelDescription, bytes_per_element: int, low_bit_types: frozenset[GgmlType] = frozenset()
+    description: ModelDescription, dtype: torch.dtype, formats: MatrixFormats = _CONVERT_ALL
 ) -> int:
     """Bytes of the weights that `load_weights` would load, told from the files' headers.
 
     Raises:
         CheckpointError: a file is damaged, or a tensor is missing, unexpected or of the wrong shape.
+        ConfigError: the matrices cannot be rounded as `formats` asks.
     """
     reader = _open_reader(description)
     try:
         stored_names = _match_names(description, reader)
+        kept_formats = _choose_formats(description, stored_names, reader, formats, dtype)
         num_bytes = 0
         for name, shape in description.spec.parameter_shapes().items():
-            source, num_values = description.weight_map[name], math.prod(shape)
-            kept_type = _kept_type(name, source, stored_names[name], reader, low_bit_types)
-            if kept_type is None:
-                num_bytes += num_values * bytes_per_element
+            kept, num_values = kept_formats[name], math.prod(shape)
+            if isinstance(kept, GgmlType):
+                num_bytes += num_values // kept.block_size * kept.block_bytes
             else:
-                num_bytes += num_values // kept_type.block_size * kept_type.block_bytes
+                num_bytes += num_values * kept.itemsize
         return num_bytes
     finally:
         reader.close()
@@ -152,17 +164,48 @@ def _allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, 
         raise ModelLoadError(f"{path}: the weights do not fit in the memory of {device}: {reason}") from None
 
 
-def _kept_type(
-    name: str,
-    source: TensorSource,
-    stored_name: str,
+def _choose_formats(
+    description: ModelDescription,
+    stored_names: dict[str, str],
     reader: TensorReader,
-    low_bit_types: frozenset[GgmlType],
-) -> GgmlType | None:
-    """The format in which a parameter stays packed, or None: only factors of products can."""
-    ggml_type = reader.packed_type(stored_name)
-    is_factor = name != "positions.weight" and not source.is_transposed
-    return ggml_type if ggml_type in low_bit_types and is_factor else None
+    formats: MatrixFormats,
+    dtype: torch.dtype,
+) -> dict[str, GgmlType | torch.dtype]:
+    """Parameter -> the format in which it will be held: only factors of products have others than `dtype`."""
+    if formats.quantization != "none":
+        _check_roundable(description, stored_names, reader, formats.quantization)
+    kept: dict[str, GgmlType | torch.dtype] = {}
+    for name, shape in description.spec.parameter_shapes().items():
+        kept[name] = dtype
+        if len(shape) != 2 or name == "positions.weight":
+            continue
+        packed_type, plain_dtype = (
+            reader.packed_type(stored_names[name]),
+            reader.plain_dtype(stored_names[name]),
+        )
+        rounded_type = formats.rounded_type(name, shape[1])
+        if rounded_type is not None:
+            kept[name] = rounded_type
+        elif packed_type in formats.packed and not description.weight_map[name].is_transposed:
+            kept[name] = packed_type
+        elif plain_dtype in formats.plain:
+            kept[name] = plain_dtype
+    return kept
+
+
+def _check_roundable(
+    description: ModelDescription, stored_names: dict[str, str], reader: TensorReader, quantization: str
+) -> None:
+    path = description.source.path
+    stored_types = {reader.packed_type(stored_name) for stored_name in stored_names.values()} - {None}
+    if stored_types:
+        names = ", ".join(sorted(stored.name for stored in stored_types if stored is not None))
+        raise ConfigError(f"--quantization {quantization}: {path} holds rounded matrices already ({names})")
+    shapes = description.spec.parameter_shapes().values()
+    if not any(len(shape) == 2 and shape[1] % BLOCK_SIZE == 0 for shape in shapes):
+        raise ConfigError(
+            f"--quantization {quantization}: no matrix of {path} has rows of a multiple of {BLOCK_SIZE}"
+        )
 
 
 def _read_packed(

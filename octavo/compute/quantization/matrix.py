@@ -51,7 +51,7 @@ def stack_rows(matrices: Sequence[StoredWeight]) -> list[StoredWeight]:
     stacked: list[StoredWeight] = []
     for matrix in matrices:
         last = stacked[-1] if stacked else None
-        if isinstance(last, Tensor) and isinstance(matrix, Tensor):
+        if isinstance(last, Tensor) and isinstance(matrix, Tensor) and last.dtype is matrix.dtype:
             stacked[-1] = torch.cat([last, matrix])
         elif (
             isinstance(last, QuantizedMatrix)

@@ -6,7 +6,7 @@ It decides nothing: which sequences run, and where their blocks lie, is in the p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,7 +19,7 @@ from octavo.compute.sampling.logprobs import token_logprobs
 from octavo.compute.sampling.sampler import Sampler
 from octavo.errors import RequestFailedError
 from octavo.request import TokenLogprobs
-from octavo.step import SampledToken, SequenceSlice, StepPlan, StepResult
+from octavo.step import Candidate, SampledToken, SequenceSlice, StepPlan, StepResult
 
 # Rows of prompt log-probabilities that are computed at once: bounds the logits held at a time
 # (64 rows of 150,000 tokens are 38 MB).
@@ -92,8 +92,12 @@ class ModelRunner:
         if not wanted:
             return
         rows = torch.tensor([row for _, row, _ in wanted], device=hidden.device)
-        logits = self._decoder.logits(hidden[rows])
-        outcomes = self._sampler.sample(logits, [sample for _, _, sample in wanted])
+        requests = [sample for _, _, sample in wanted]
+        outcomes: Sequence[SampledToken | list[Candidate] | str]
+        if self._sampler.needs_only_largest(requests):
+            outcomes = self._sampler.accept_largest(*self._decoder.choose_greedy(hidden[rows]))
+        else:
+            outcomes = self._sampler.sample(self._decoder.logits(hidden[rows]), requests)
         for (sequence_id, _, _), outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, SampledToken):
                 result.tokens[sequence_id] = outcome

@@ -42,6 +42,23 @@ class Sampler:
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
 
+    def needs_only_largest(self, requests: Sequence[SampleRequest]) -> bool:
+        """Whether each row asks for its largest logit and for nothing else: then no logits are needed."""
+        return all(
+            request.params.is_greedy
+            and request.params.logprobs is None
+            and not request.num_candidates
+            and not has_edits(request)
+            for request in requests
+        )
+
+    def accept_largest(self, token_ids: Tensor, maxima: Tensor) -> list[SampledToken | str]:
+        """What `sample` would answer to such rows, from the places of their largest logits and these."""
+        return [
+            SampledToken(token_id, None) if math.isfinite(maximum) else _NOT_FINITE
+            for token_id, maximum in zip(token_ids.tolist(), maxima.tolist(), strict=True)
+        ]
+
     def sample(
         self,
         logits: Tensor,  # [num_rows, vocab_size] float32, may be overwritten

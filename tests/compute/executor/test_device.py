@@ -12,8 +12,11 @@ from octavo.compute.executor.device import (
     free_memory_bytes,
     resolve_device,
     resolve_dtype,
+    resolve_matrix_formats,
     resolve_num_threads,
 )
+from octavo.compute.kernels import reference_table
+from octavo.config import ComputeConfig
 from octavo.errors import ConfigError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -45,6 +48,18 @@ def test_dtypes(name: str, device: torch.device, dtype: torch.dtype) -> None:
 def test_unknown_dtype_is_refused() -> None:
     with pytest.raises(ConfigError, match="not 'int8'"):
         resolve_dtype("int8", CPU)
+
+
+def test_rounding_needs_kernels_that_multiply_what_it_makes() -> None:
+    kernels = reference_table("torch alone is here")
+    assert resolve_matrix_formats(ComputeConfig(), kernels).quantization == "none"
+    with pytest.raises(ConfigError, match="--quantization int8 needs the native CPU kernels: torch alone"):
+        resolve_matrix_formats(ComputeConfig(quantization="int8"), kernels)
+
+
+def test_rounding_beside_a_number_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--quantization has an effect only with --dtype auto, not float32"):
+        ComputeConfig(quantization="int4", dtype="float32")
 
 
 def test_threads() -> None:

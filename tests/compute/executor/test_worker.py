@@ -9,6 +9,8 @@ import torch
 
 from octavo.checkpoint.source import resolve_model
 from octavo.compute.executor.worker import Worker
+from octavo.compute.kernels import for_device
+from octavo.compute.kernels.cpu.threads import kernel_threads, set_kernel_threads
 from octavo.config import ComputeConfig
 from octavo.errors import ConfigError
 from octavo.families import ModelDescription, describe_model
@@ -58,14 +60,18 @@ def test_narrow_formats_choose_the_same_token(description: ModelDescription, dty
 
 
 def test_number_of_threads_is_set(description: ModelDescription) -> None:
-    before = torch.get_num_threads()
+    """The native kernels have their own threads; torch's would spin beside them."""
+    before, has_own = torch.get_num_threads(), for_device(torch.device("cpu")).has_own_threads
     try:
-        Worker.load(description, ComputeConfig(device="cpu", num_threads=2))
+        for count in (2, 1):
+            Worker.load(description, ComputeConfig(device="cpu", num_threads=count))
+            assert kernel_threads() == count
+            assert torch.get_num_threads() == (1 if has_own else count)
+        Worker.load(description, ComputeConfig(device="cpu", dtype="bfloat16", num_threads=2))
         assert torch.get_num_threads() == 2
-        Worker.load(description, ComputeConfig(device="cpu", num_threads=1))
-        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+        set_kernel_threads(None)
 
 
 def test_no_threads_are_refused(description: ModelDescription) -> None:

@@ -15,8 +15,10 @@ _HALVES = {
     GgmlType.Q5_0: (0,),
     GgmlType.Q5_1: (0, 2),
     GgmlType.Q8_0: (0,),
+    GgmlType.Q3_K: (108,),
     GgmlType.Q4_K: (0, 2),
     GgmlType.Q5_K: (0, 2),
+    GgmlType.Q6_K: (208,),
 }
 
 
@@ -36,7 +38,8 @@ def random_matrix(ggml_type: GgmlType, out_size: int, in_size: int, seed: int = 
 def with_scale(matrix: QuantizedMatrix, scale: float) -> QuantizedMatrix:
     """The same quants with this scale in every block, and no minimum."""
     blocks = matrix.rows.clone().view(-1, matrix.ggml_type.block_bytes)
-    blocks[:, :2] = torch.tensor([scale]).half().view(torch.uint8)
+    first = _HALVES[matrix.ggml_type][0]
+    blocks[:, first : first + 2] = torch.tensor([scale]).half().view(torch.uint8)
     for byte in _HALVES[matrix.ggml_type][1:]:
         blocks[:, byte : byte + 2] = 0
     return QuantizedMatrix(blocks.view(matrix.rows.shape), matrix.ggml_type)

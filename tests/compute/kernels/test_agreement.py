@@ -230,7 +230,7 @@ def test_rows_of_a_packed_weight(native: KernelTable) -> None:
 
 def test_linear_refuses_what_it_would_read_past(native: KernelTable) -> None:
     packed = native.pack_weight([torch.randn(32, 24)])
-    with pytest.raises(ValueError, match="25 inputs"):
+    with pytest.raises(ValueError, match="25 columns"):
         native.linear(torch.randn(2, 25), packed)
     with pytest.raises(ValueError, match="float32"):
         native.linear(torch.randn(2, 24).double(), packed)

@@ -229,3 +229,31 @@ def test_no_rows_give_no_tokens():
 def test_logits_that_do_not_fit_are_refused_as_a_whole(logits):
     with pytest.raises(ValueError, match="logits must be float32 of shape"):
         Sampler(VOCAB_SIZE).sample(logits, [request()])
+
+
+def test_the_largest_alone_is_what_sample_would_answer() -> None:
+    logits = torch.randn(4, 300)
+    logits[2, 5] = torch.nan
+    requests = [SampleRequest(SamplingParams(temperature=0.0), 0, row) for row in range(4)]
+    sampler = Sampler(300)
+    assert sampler.needs_only_largest(requests)
+    maxima = logits.amax(dim=1)
+    expected = sampler.sample(logits.clone(), requests)
+    assert sampler.accept_largest(logits.argmax(dim=1), maxima) == expected
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SampleRequest(SamplingParams(temperature=0.7), 0, 3),
+        SampleRequest(SamplingParams(temperature=0.0, logprobs=0), 0, 3),
+        SampleRequest(SamplingParams(temperature=0.0, logit_bias={3: 1.0}), 0, 3),
+        SampleRequest(SamplingParams(temperature=0.0, presence_penalty=0.5), 0, 3),
+        SampleRequest(SamplingParams(temperature=0.0), 0, 3, suppressed_token_ids=(2,)),
+        SampleRequest(SamplingParams(temperature=0.0), 0, 3, num_candidates=4),
+    ],
+)
+def test_rows_that_need_logits(request_: SampleRequest) -> None:
+    assert not Sampler(300).needs_only_largest(
+        [SampleRequest(SamplingParams(temperature=0.0), 0, 3), request_]
+    )

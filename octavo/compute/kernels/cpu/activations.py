@@ -5,12 +5,12 @@ Contracts: signatures.ActivationFunction, GatedActivation.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from octavo.compute.kernels import reference
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 from octavo.model_spec import Activation
 
 # sqrt(2 / pi), and the weight of the cube, of GELU's approximation by tanh.
@@ -52,6 +52,6 @@ def gated_activation(library: NativeLibrary, gate: Tensor, up: Tensor, activatio
         num_tokens,
         size,
         out.data_ptr(),
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     return out

@@ -8,6 +8,7 @@ from torch import Tensor
 from octavo.compute.kernels import reference
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_kv_blocks, check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 from octavo.compute.kernels.signatures import AttentionBatch
 
 HEAD_DIM_STEP = 8  # lanes of a vector; heads of other widths take the reference
@@ -56,7 +57,7 @@ def paged_attention(
         window or 0,
         scale,
         key_blocks.dtype is torch.float16,
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     if wrong_sequence:
         raise IndexError(f"sequence {wrong_sequence - 1} of the batch has rows or block ids out of range")

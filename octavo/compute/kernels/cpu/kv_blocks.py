@@ -9,6 +9,7 @@ from torch import Tensor
 
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_kv_blocks, check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 
 
 def write_kv(
@@ -45,6 +46,7 @@ def write_kv(
         num_kv_heads,
         block_size,
         head_dim,
+        kernel_threads(),
     )
     if wrong_token:
         raise IndexError(f"token {wrong_token - 1} of the step has a slot out of range")

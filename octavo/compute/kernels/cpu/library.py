@@ -13,10 +13,11 @@ from octavo.compute.kernels.cpu.scratch import Scratch
 from octavo.compute.kernels.cpu.sources import LIBRARY_PATH, hash_sources
 
 BUILD_COMMAND = "python -m octavo.compute.kernels.cpu.build"
-ISAS = ("avx2", "generic")  # best first
+ISAS = ("avx512vnni", "avx512", "avx2", "neon", "generic")  # best first
 
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
-_LINEAR = (_POINTER, _INT64, *[_POINTER] * 3, _INT64, _INT32, *[_INT64] * 3, _INT32)
+_WEIGHT = (_INT32, _POINTER, _POINTER, _INT64, _INT64)
+_INPUTS = (_INT32, _POINTER, _FLOAT, _POINTER, _INT64, _INT64)
 _ARGUMENTS = {
     "octavo_paged_attention": (
         *[_POINTER, _POINTER, _INT64, _INT64],
@@ -25,7 +26,14 @@ _ARGUMENTS = {
         *[_INT32] * 6,
         *[_FLOAT, _INT32, _INT32],
     ),
-    "octavo_write_kv": (*[_POINTER] * 3, *[_INT64] * 4, *[_POINTER] * 2, _INT32, _POINTER, *[_INT64] * 5),
+    "octavo_write_kv": (
+        *[_POINTER] * 3,
+        *[_INT64] * 4,
+        *[_POINTER] * 2,
+        *[_INT32, _POINTER],
+        *[_INT64] * 5,
+        _INT32,
+    ),
     "octavo_copy_blocks": (*[_POINTER] * 4, _INT64, _INT64),
     "octavo_rms_norm": (_POINTER, _POINTER, *[_INT64] * 5, _POINTER, _FLOAT, _POINTER, _INT32),
     "octavo_rotate": (
@@ -35,14 +43,15 @@ _ARGUMENTS = {
         *[_INT64] * 3,
         _INT32,
     ),
-    "octavo_linear": (_POINTER, *_LINEAR),
-    "octavo_lowbit_linear": (_POINTER, _INT32, *_LINEAR),
+    "octavo_linear": (_POINTER, *_WEIGHT, *_INPUTS, _POINTER, _INT64, _INT32, _INT32),
+    "octavo_choose_greedy": (_POINTER, *_WEIGHT, *_INPUTS, _POINTER, _POINTER, _INT32),
     "octavo_lowbit_bytes": (_INT32, _INT64, _INT64),
     "octavo_lowbit_pack": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT32),
-    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER),
+    "octavo_weight_rows": (_INT32, _POINTER, _INT64, _INT64, _POINTER, _INT64, _POINTER, _INT32),
     "octavo_stop_recording": (),
     "octavo_free_program": (_POINTER,),
-    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32),
+    "octavo_num_calls": (_POINTER,),
+    "octavo_run_program": (_POINTER, _INT32, _INT64, *[_POINTER] * 6, _INT64, _INT32, _POINTER),
     "octavo_gated_silu": (
         _POINTER,
         *[_POINTER, _INT64] * 2,
@@ -58,6 +67,7 @@ _RETURN_INT64 = (  # 0 or a place, plus 1; or a number of bytes
     "octavo_lowbit_bytes",
     "octavo_lowbit_pack",
     "octavo_weight_rows",
+    "octavo_num_calls",
     "octavo_run_program",
 )
 
@@ -73,7 +83,7 @@ class NativeLibrary:
     Attributes:
         functions: the C functions, with their types set.
         isa: handle of the inner loops, first argument of most functions.
-        isa_name: "avx2" or "generic".
+        isa_name: which that is, one of ISAS.
         scratch: where kernels put what they calculate.
     """
 
@@ -108,6 +118,8 @@ def load_library(path: Path = LIBRARY_PATH, *, isa_name: str | None = None) -> N
         function.restype = ctypes.c_int64 if name in _RETURN_INT64 else None
     functions.octavo_start_recording.argtypes = []
     functions.octavo_start_recording.restype = ctypes.c_void_p
+    functions.octavo_call_label.argtypes = [_POINTER, _INT64, _POINTER, _POINTER]
+    functions.octavo_call_label.restype = ctypes.c_char_p
     functions.octavo_isa.argtypes = [ctypes.c_char_p]
     functions.octavo_isa.restype = ctypes.c_void_p
     for name in ISAS if isa_name is None else (isa_name,):

@@ -6,18 +6,23 @@ Each output is one chain of multiply-adds in a fixed order, so a row's bits are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from octavo.checkpoint.ggml_type import GgmlType
+from octavo.compute.kernels.cpu.activations import activate
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
-from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
+from octavo.compute.kernels.cpu.threads import kernel_threads
+from octavo.compute.kernels.signatures import Before, Gated, LinearWeight, PackedMatrix, RmsNormed
 from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
+from octavo.model_spec import Activation
 
 PANEL_ROWS = 16
+_AS_IT_IS, _RMS_NORMED, _GATED_SILU = range(3)  # BeforeKind of lowbit.h
 # Formats whose blocks stay as they are in memory; others are unpacked to float32 when a model loads.
 LOW_BIT_TYPES = frozenset(
     {
@@ -26,10 +31,16 @@ LOW_BIT_TYPES = frozenset(
         GgmlType.Q5_0,
         GgmlType.Q5_1,
         GgmlType.Q8_0,
+        GgmlType.Q3_K,
         GgmlType.Q4_K,
         GgmlType.Q5_K,
+        GgmlType.Q6_K,
     }
 )
+
+
+# Formats of plain matrices that stay as they are, widened as they are multiplied.
+NARROW_TYPES = {torch.float16: GgmlType.F16, torch.bfloat16: GgmlType.BF16}
 
 
 def pack_weight(library: NativeLibrary, matrices: Sequence[StoredWeight]) -> LinearWeight:
@@ -42,13 +53,14 @@ def pack_weight(library: NativeLibrary, matrices: Sequence[StoredWeight]) -> Lin
 
 
 def _pack_floats(weight: Tensor) -> PackedMatrix:
-    """-> [ceil(out / 16), in, 16]."""
-    check_rows("weight", weight, 2)
+    """-> [ceil(out / 16), in, 16], in the numbers' own format."""
+    if weight.dtype not in NARROW_TYPES:
+        check_rows("weight", weight, 2)
     out_size, in_size = weight.shape
     num_panels = -(-out_size // PANEL_ROWS)
     padded = functional.pad(weight, (0, 0, 0, num_panels * PANEL_ROWS - out_size))
     panels = padded.view(num_panels, PANEL_ROWS, in_size).transpose(1, 2).contiguous()
-    return PackedMatrix(panels, out_size)
+    return PackedMatrix(panels, out_size, NARROW_TYPES.get(weight.dtype))
 
 
 def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatrix:
@@ -65,7 +77,7 @@ def _pack_blocks(library: NativeLibrary, matrix: QuantizedMatrix) -> PackedMatri
         out_size,
         in_size,
         panels.data_ptr(),
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     if does_not_fit:  # scales beyond what the panels can hold: no sane file has them
         return _pack_floats(matrix.dequantize())
@@ -84,6 +96,7 @@ def weight_rows(library: NativeLibrary, weight: LinearWeight, row_ids: Tensor) -
         row_ids.data_ptr(),
         row_ids.shape[0],
         out.data_ptr(),
+        kernel_threads(),
     )
     if wrong_index:
         raise IndexError(f"row id {wrong_index - 1} of the call is not one of {weight.out_size}")
@@ -96,13 +109,11 @@ def linear(
     weight: LinearWeight,
     bias: Tensor | None = None,
     add_to: Tensor | None = None,
+    before: Before | None = None,
 ) -> Tensor:
-    check_rows("x", x, 2)
-    num_tokens, in_size = x.shape
-    if in_size != weight.in_size:
-        raise ValueError(f"x has {in_size} inputs, the weight {weight.in_size}")
-    if bias is not None:
-        check_dense("bias", bias, torch.float32, (weight.out_size,))
+    x, before = _native_inputs(x, before)
+    _check_product(x, weight, bias, before)
+    num_tokens = x.shape[0]
     if add_to is None:
         out = library.scratch.empty(num_tokens, weight.out_size)
     else:
@@ -111,37 +122,78 @@ def linear(
     library.scratch.reads(x, out)
     first = 0
     for part in weight.parts:
-        _multiply_part(library, x, part, first, bias, out, adds=add_to is not None)
+        library.functions.octavo_linear(
+            library.isa,
+            *_weight_arguments(part, weight.in_size, bias, first),
+            *_input_arguments(x, before),
+            out.data_ptr() + 4 * first,
+            out.shape[1],
+            add_to is not None,
+            kernel_threads(),
+        )
         first += part.out_size
     return out
 
 
-def _multiply_part(
+def choose_greedy(
     library: NativeLibrary,
     x: Tensor,
-    part: PackedMatrix,
-    first: int,
-    bias: Tensor | None,
-    out: Tensor,
-    *,
-    adds: bool,
-) -> None:
-    """Columns `first` and on of `out`."""
-    num_tokens, in_size = x.shape
-    arguments = (
-        x.data_ptr(),
-        x.stride(0),
+    weight: LinearWeight,
+    bias: Tensor | None = None,
+    before: Before | None = None,
+) -> tuple[Tensor, Tensor]:
+    if len(weight.parts) > 1:
+        raise ValueError("the likeliest is chosen from one matrix, not from several")
+    x, before = _native_inputs(x, before)
+    _check_product(x, weight, bias, before)
+    places, maxima = torch.empty(x.shape[0], dtype=torch.int64), torch.empty(x.shape[0])
+    library.functions.octavo_choose_greedy(
+        library.isa,
+        *_weight_arguments(weight.parts[0], weight.in_size, bias, 0),
+        *_input_arguments(x, before),
+        places.data_ptr(),
+        maxima.data_ptr(),
+        kernel_threads(),
+    )
+    return places, maxima
+
+
+def _native_inputs(x: Tensor, before: Before | None) -> tuple[Tensor, Before | None]:
+    """What the native product cannot do on the way in is done here."""
+    if isinstance(before, Gated) and before.activation is not Activation.SILU:
+        gate, up = x.chunk(2, dim=-1)
+        return activate(gate, before.activation).mul_(up), None
+    return x, before
+
+
+def _check_product(x: Tensor, weight: LinearWeight, bias: Tensor | None, before: Before | None) -> None:
+    check_rows("x", x, 2)
+    width = weight.in_size * (2 if isinstance(before, Gated) else 1)
+    if x.shape[1] != width:
+        raise ValueError(f"x has {x.shape[1]} columns, and the product takes {width}")
+    if bias is not None:
+        check_dense("bias", bias, torch.float32, (weight.out_size,))
+    if isinstance(before, RmsNormed) and before.weight is not None:
+        check_dense("norm weight", before.weight, torch.float32, (weight.in_size,))
+
+
+def _weight_arguments(part: PackedMatrix, in_size: int, bias: Tensor | None, first: int) -> tuple[Any, ...]:
+    return (
+        GgmlType.F32.type_id if part.ggml_type is None else part.ggml_type.type_id,
         part.data.data_ptr(),
         None if bias is None else bias.data_ptr() + 4 * first,
-        out.data_ptr() + 4 * first,
-        out.shape[1],
-        adds,
-        num_tokens,
         in_size,
         part.out_size,
-        torch.get_num_threads(),
     )
-    if part.ggml_type is None:
-        library.functions.octavo_linear(library.isa, *arguments)
-    else:
-        library.functions.octavo_lowbit_linear(library.isa, part.ggml_type.type_id, *arguments)
+
+
+def _input_arguments(x: Tensor, before: Before | None) -> tuple[Any, ...]:
+    match before:
+        case None:
+            prepared: tuple[Any, ...] = (_AS_IT_IS, None, 0.0)
+        case RmsNormed():
+            norm_weight = None if before.weight is None else before.weight.data_ptr()
+            prepared = (_RMS_NORMED, norm_weight, before.eps)
+        case Gated():
+            prepared = (_GATED_SILU, None, 0.0)
+    return (*prepared, x.data_ptr(), x.stride(0), x.shape[0])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 
 
 def rms_norm(library: NativeLibrary, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -28,6 +29,6 @@ def rms_norm(library: NativeLibrary, x: Tensor, weight: Tensor | None, eps: floa
         None if weight is None else weight.data_ptr(),
         eps,
         out.data_ptr(),
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     return out

@@ -6,6 +6,7 @@ recording is used only after it has given the same bits as the pass itself.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.scratch import Buffers
 from octavo.compute.kernels.cpu.tensors import check_dense
-from octavo.compute.kernels.signatures import StepInputs
+from octavo.compute.kernels.cpu.threads import kernel_threads
+from octavo.compute.kernels.signatures import CallTime, StepInputs
 
 MIN_CAPACITY = 64  # tokens; more are made room for, by recording again, when a step has them
 
@@ -30,6 +32,7 @@ class ForwardProgram:
         self._out: Tensor | None = None  # [capacity, hidden_size], one of the buffers
         self._cache: object = None
         self._is_recordable = True
+        self._nanoseconds: ctypes.Array[ctypes.c_int64] | None = None  # of each call, while timing
 
     @property
     def is_recorded(self) -> bool:
@@ -85,7 +88,7 @@ class ForwardProgram:
         check_dense("block_tables", batch.block_tables, torch.int32, tuple(batch.block_tables.shape))
         wrong_call = self._library.functions.octavo_run_program(
             self._handle,
-            torch.get_num_threads(),
+            kernel_threads(),
             num_tokens,
             inputs.token_ids.data_ptr(),
             inputs.positions.data_ptr(),
@@ -95,15 +98,42 @@ class ForwardProgram:
             batch.block_tables.data_ptr(),
             batch.block_tables.shape[1],
             num_sequences,
+            self._nanoseconds,
         )
         if wrong_call:
             raise IndexError(f"call {wrong_call - 1} of the recorded pass found an index out of range")
         return self._out.as_strided((num_tokens, *self._out.shape[1:]), self._out.stride())
 
+    def start_timing(self) -> None:
+        """Add up from now on what each call of the recording takes.
+
+        Raises:
+            RuntimeError: nothing is recorded.
+        """
+        if self._handle is None:
+            raise RuntimeError("there is no recording")
+        num_calls = self._library.functions.octavo_num_calls(self._handle)
+        self._nanoseconds = (ctypes.c_int64 * num_calls)()
+
+    def stop_timing(self) -> list[CallTime]:
+        """What each call took since `start_timing`, in order; nothing where the pass was recorded anew."""
+        if self._nanoseconds is None or self._handle is None:
+            return []
+        times = []
+        for index, nanoseconds in enumerate(self._nanoseconds):
+            in_size, out_size = ctypes.c_int64(), ctypes.c_int64()
+            operation = self._library.functions.octavo_call_label(
+                self._handle, index, ctypes.byref(in_size), ctypes.byref(out_size)
+            )
+            times.append(CallTime(operation.decode(), in_size.value, out_size.value, nanoseconds))
+        self._nanoseconds = None
+        return times
+
     def _drop(self) -> None:
         if self._handle is not None:
             self._library.functions.octavo_free_program(self._handle)
         self._handle = self._buffers = self._out = self._cache = None
+        self._nanoseconds = None
 
     def __del__(self) -> None:
         self._drop()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from octavo.compute.kernels.cpu.library import NativeLibrary
 from octavo.compute.kernels.cpu.tensors import check_dense, check_rows
+from octavo.compute.kernels.cpu.threads import kernel_threads
 
 
 def rotate(
@@ -38,7 +39,7 @@ def rotate(
         max_positions,
         num_tokens,
         head_dim,
-        torch.get_num_threads(),
+        kernel_threads(),
     )
     if wrong_token:
         raise IndexError(

@@ -6,12 +6,19 @@ They define what the others must compute. Sums run in float32 whatever the forma
 from octavo.compute.kernels.reference.activations import activate, gated_activation
 from octavo.compute.kernels.reference.attention import paged_attention
 from octavo.compute.kernels.reference.kv_blocks import copy_blocks, write_kv
-from octavo.compute.kernels.reference.linear import linear, pack_weight, quantize_activations, weight_rows
+from octavo.compute.kernels.reference.linear import (
+    choose_greedy,
+    linear,
+    pack_weight,
+    quantize_activations,
+    weight_rows,
+)
 from octavo.compute.kernels.reference.norms import layer_norm, rms_norm
 from octavo.compute.kernels.reference.rotary import rotate
 
 __all__ = [
     "activate",
+    "choose_greedy",
     "copy_blocks",
     "gated_activation",
     "layer_norm",

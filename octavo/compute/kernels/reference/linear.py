@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from octavo.compute.kernels.signatures import LinearWeight, PackedMatrix
+from octavo.compute.kernels.reference.activations import gated_activation
+from octavo.compute.kernels.reference.norms import rms_norm
+from octavo.compute.kernels.signatures import Before, Gated, LinearWeight, PackedMatrix, RmsNormed
 from octavo.compute.quantization.matrix import StoredWeight
 
 ACTIVATION_BLOCK = 32
@@ -27,10 +29,36 @@ def weight_rows(weight: LinearWeight, row_ids: Tensor) -> Tensor:
 
 
 def linear(
-    x: Tensor, weight: LinearWeight, bias: Tensor | None = None, add_to: Tensor | None = None
+    x: Tensor,
+    weight: LinearWeight,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+    before: Before | None = None,
 ) -> Tensor:
-    out = functional.linear(x, weight.parts[0].data, bias)
+    out = functional.linear(_prepare(x, before), weight.parts[0].data, bias)
     return out if add_to is None else add_to.add_(out)
+
+
+def choose_greedy(
+    x: Tensor, weight: LinearWeight, bias: Tensor | None = None, before: Before | None = None
+) -> tuple[Tensor, Tensor]:
+    logits = linear(x, weight, bias, before=before).float()
+    maxima = logits.amax(dim=1)
+    places = torch.arange(weight.out_size, device=x.device)
+    # Of a row with NaN no place is equal to the maximum.
+    first = torch.where(logits == maxima[:, None], places, weight.out_size).amin(dim=1)
+    return first.clamp(max=weight.out_size - 1), maxima
+
+
+def _prepare(x: Tensor, before: Before | None) -> Tensor:
+    match before:
+        case None:
+            return x
+        case RmsNormed():
+            return rms_norm(x, before.weight, before.eps)
+        case Gated():
+            gate, up = x.chunk(2, dim=-1)
+            return gated_activation(gate, up, before.activation)
 
 
 def quantize_activations(x: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ namespace {
 // Rows of a tile times heads of a group: K and V of a chunk are read once for so many (row, head) pairs.
 constexpr int kTilePairs = 48;
 // Below so many multiply-adds or copied floats, waking another thread costs more than it saves.
-constexpr int64_t kMinParallelWork = 1 << 20;
-constexpr int64_t kMinParallelFloats = 1 << 17;
+constexpr int64_t kMinParallelWork = 1 << 18;
+constexpr int64_t kMinParallelFloats = 1 << 14;
+constexpr int64_t kVisitItemsPerThread = 8;  // of attention
 
 // Partials for `count` tiles of one call, in one allocation.
 class PartialStorage {
@@ -61,23 +62,51 @@ PieceRange visible_pieces(const AttentionCall& call, const QueryTile& tile) {
     return {visible_from / kPieceTokens, (first_position + tile.num_rows - 1) / kPieceTokens + 1};
 }
 
-// One item a tile and KV head: its pieces one after another.
+// One KV head of a tile and the pieces of its sequence: what attend_whole does one after another.
+struct Visit {
+    int32_t tile, kv_head;
+    PieceRange pieces;
+};
+
+TokensAhead tokens_of_piece(const AttentionCall& call, const QueryTile& tile, int kv_head, int piece) {
+    const int first_token = piece * kPieceTokens, end_token = call.context_lengths[tile.sequence];
+    return {tile.sequence, kv_head, first_token, std::max(0, end_token - first_token)};
+}
+
+TokensAhead first_tokens(const AttentionCall& call, const std::vector<QueryTile>& tiles, const Visit& visit) {
+    return tokens_of_piece(call, tiles[visit.tile], visit.kv_head, visit.pieces.first);
+}
+
+// A few visits an item, so that each can ask for the next one's memory; the pieces of each one after another.
 void attend_whole(const IsaKernels& isa, const AttentionCall& call, const std::vector<QueryTile>& tiles, int num_pairs,
                   int num_threads) {
     const int group = call.num_heads / call.num_kv_heads;
     const PartialStorage storage(2 * static_cast<int64_t>(num_threads), num_pairs, call.head_dim);
-    for_each_item(static_cast<int64_t>(tiles.size()) * call.num_kv_heads, num_threads, [&](int64_t item, int worker) {
-        const QueryTile& tile = tiles[item / call.num_kv_heads];
-        const int kv_head = static_cast<int>(item % call.num_kv_heads);
+    const int64_t num_visits = static_cast<int64_t>(tiles.size()) * call.num_kv_heads;
+    const auto visit_at = [&](int64_t index) {
+        const auto tile = static_cast<int32_t>(index / call.num_kv_heads);
+        return Visit{tile, static_cast<int32_t>(index % call.num_kv_heads), visible_pieces(call, tiles[tile])};
+    };
+    const int64_t num_items = std::min(num_visits, kVisitItemsPerThread * num_threads);
+    for_each_item(num_items, num_threads, [&](int64_t item, int worker) {
         const AttentionPartial total = storage.at(2 * worker), part = storage.at(2 * worker + 1);
-        const PieceRange pieces = visible_pieces(call, tile);
-        for (int piece = pieces.first; piece < pieces.end; ++piece) {
-            const bool is_first = piece == pieces.first;
-            isa.attend_tokens(call, tile, kv_head, piece * kPieceTokens, (piece + 1) * kPieceTokens,
-                              is_first ? total : part);
-            if (!is_first) isa.merge_partials(tile.num_rows * group, call.head_dim, total, part);
+        const int64_t end = num_visits * (item + 1) / num_items;
+        for (int64_t v = num_visits * item / num_items; v < end; ++v) {
+            const Visit visit = visit_at(v);
+            const QueryTile& tile = tiles[visit.tile];
+            for (int piece = visit.pieces.first; piece < visit.pieces.end; ++piece) {
+                const bool is_first = piece == visit.pieces.first, is_last = piece + 1 == visit.pieces.end;
+                TokensAhead ahead = {};
+                if (!is_last)
+                    ahead = tokens_of_piece(call, tile, visit.kv_head, piece + 1);
+                else if (v + 1 < end)
+                    ahead = first_tokens(call, tiles, visit_at(v + 1));
+                isa.attend_tokens(call, tile, visit.kv_head, piece * kPieceTokens, (piece + 1) * kPieceTokens, ahead,
+                                  is_first ? total : part);
+                if (!is_first) isa.merge_partials(tile.num_rows * group, call.head_dim, total, part);
+            }
+            isa.store_attention(call, tile, visit.kv_head, total);
         }
-        isa.store_attention(call, tile, kv_head, total);
     });
 }
 
@@ -102,7 +131,7 @@ void attend_split(const IsaKernels& isa, const AttentionCall& call, const std::v
     for_each_item(static_cast<int64_t>(items.size()), num_threads, [&](int64_t i, int) {
         const Item& item = items[i];
         isa.attend_tokens(call, tiles[item.tile], item.kv_head, item.piece * kPieceTokens,
-                          (item.piece + 1) * kPieceTokens, storage.at(i));
+                          (item.piece + 1) * kPieceTokens, {}, storage.at(i));
     });
     for (size_t j = 0; j + 1 < first_items.size(); ++j) {
         const Item& item = items[first_items[j]];
@@ -174,17 +203,6 @@ using namespace octavo;
 // Which sources the library was built from: the Python side compares it with those it finds.
 OCTAVO_API const char* octavo_source_hash() { return OCTAVO_SOURCE_HASH; }
 
-// The inner loops for an instruction set, or null where this build or this processor does not have it.
-OCTAVO_API const void* octavo_isa(const char* name) {
-    if (std::strcmp(name, "generic") == 0) return &kGenericKernels;
-#if defined(OCTAVO_HAS_AVX2)
-    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
-        return &kAvx2Kernels;
-#endif
-    return nullptr;
-}
-
 // Returns 0, or the first sequence whose rows or blocks lie outside the given memory, plus 1.
 OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, int64_t query_token_stride,
                                        int64_t query_head_stride, const void* key_blocks, const void* value_blocks,
@@ -200,7 +218,7 @@ OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, i
     StepInputs now = {num_tokens, num_threads};
     now.query_starts = query_starts, now.context_lengths = context_lengths, now.block_tables = block_tables;
     now.block_table_stride = block_table_stride, now.num_sequences = num_sequences;
-    return perform(now, [=](const StepInputs& step) {
+    return perform({"attention", num_heads * head_dim, num_heads * head_dim}, now, [=](const StepInputs& step) {
         AttentionCall call = fixed;
         call.query_starts = step.query_starts, call.context_lengths = step.context_lengths;
         call.block_tables = step.block_tables, call.block_table_stride = step.block_table_stride;
@@ -216,7 +234,7 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
                                    int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
                                    void* key_blocks, void* value_blocks, int32_t kv_is_half, const int64_t* slots,
                                    int64_t num_tokens, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
-                                   int64_t head_dim) {
+                                   int64_t head_dim, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
     const auto put = [=](const float* from, void* blocks, int64_t to) {
         if (kv_is_half)
@@ -224,19 +242,22 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
         else
             std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim);
     };
-    StepInputs now = {num_tokens, 1};
+    StepInputs now = {num_tokens, num_threads};
     now.slots = slots;
-    return perform(now, [=](const StepInputs& step) {
+    return perform({"write_kv", 2 * num_kv_heads * head_dim, 2 * num_kv_heads * head_dim}, now, [=](const StepInputs& step) {
         const int64_t wrong_token = find_outside(step.slots, step.num_tokens, num_blocks * block_size);
         if (wrong_token != 0) return wrong_token;
-        for (int64_t token = 0; token < step.num_tokens; ++token) {
-            const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
-            for (int64_t head = 0; head < num_kv_heads; ++head) {
-                const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
-                put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
-                put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
+        const int64_t num_floats = 2 * step.num_tokens * num_kv_heads * head_dim;
+        for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
+            for (int64_t token = first; token < end; ++token) {
+                const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
+                for (int64_t head = 0; head < num_kv_heads; ++head) {
+                    const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
+                    put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
+                    put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
+                }
             }
-        }
+        });
         return int64_t{0};
     });
 }
@@ -255,7 +276,7 @@ OCTAVO_API void octavo_rms_norm(const void* isa, const float* x, int64_t num_out
                                 int64_t outer_stride, int64_t inner_stride, const float* weight, float eps, float* out,
                                 int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
-    perform({num_outer, num_threads}, [=](const StepInputs& step) {
+    perform({"rms_norm", num_inner * size, num_inner * size}, {num_outer, num_threads}, [=](const StepInputs& step) {
         const StridedRows rows = {step.num_tokens, num_inner, size, outer_stride, inner_stride};
         const int64_t num_floats = step.num_tokens * num_inner * size;
         for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
@@ -273,7 +294,7 @@ OCTAVO_API int64_t octavo_rotate(const void* isa, float* query, int64_t num_head
     const auto* kernels = static_cast<const IsaKernels*>(isa);
     StepInputs now = {num_tokens, num_threads};
     now.positions = positions;
-    return perform(now, [=](const StepInputs& step) {
+    return perform({"rotate", (num_heads + num_kv_heads) * head_dim, (num_heads + num_kv_heads) * head_dim}, now, [=](const StepInputs& step) {
         const int64_t wrong_token = find_outside(step.positions, step.num_tokens, max_positions);
         if (wrong_token != 0) return wrong_token;
         const StridedRows queries = {step.num_tokens, num_heads, head_dim, query_token_stride, query_head_stride};
@@ -290,7 +311,7 @@ OCTAVO_API int64_t octavo_rotate(const void* isa, float* query, int64_t num_head
 OCTAVO_API void octavo_gated_silu(const void* isa, const float* gate, int64_t gate_stride, const float* up,
                                   int64_t up_stride, int64_t num_rows, int64_t size, float* out, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
-    perform({num_rows, num_threads}, [=](const StepInputs& step) {
+    perform({"gated_silu", 2 * size, size}, {num_rows, num_threads}, [=](const StepInputs& step) {
         const int64_t num_floats = step.num_tokens * size;
         for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
             kernels->gated_silu(size, gate, gate_stride, up, up_stride, first, end, out);

@@ -27,7 +27,7 @@ OCTAVO_INLINE Vec load_number(const float* from) { return load(from); }
 OCTAVO_INLINE Vec load_number(const uint16_t* from) { return load_halves(from); }
 
 // Some neighbouring tokens of one sequence and KV head: where their keys and values lie.
-// Entries up to num_known - 1 may be prefetched.
+// Entries up to num_known - 1 may be prefetched: the tokens that come next, of whatever sequence and head.
 // Numbers are float, or uint16_t where the cache holds float16.
 template <typename Number>
 struct TokenRun {
@@ -168,10 +168,11 @@ void widen_chunk(const TokenRun<Number>& run, int head_dim, WideChunk* wide) {
     }
 }
 
-// Where each token's key and value lie, from start_token on, so that the next chunk can be prefetched.
+// Where each token's key and value lie, from start_token on; those of first_token would be in keys[0].
 template <typename Number>
-OCTAVO_INLINE void find_tokens(const AttentionCall& call, const int32_t* block_table, int kv_head, int first_token,
-                               int start_token, int end_token, const Number** keys, const Number** values) {
+OCTAVO_INLINE void find_tokens(const AttentionCall& call, int sequence, int kv_head, int first_token, int start_token,
+                               int end_token, const Number** keys, const Number** values) {
+    const int32_t* block_table = call.block_tables + sequence * call.block_table_stride;
     const auto *key_blocks = static_cast<const Number*>(call.key_blocks),
                *value_blocks = static_cast<const Number*>(call.value_blocks);
     int block = start_token / call.block_size, offset = start_token % call.block_size;
@@ -187,7 +188,7 @@ OCTAVO_INLINE void find_tokens(const AttentionCall& call, const int32_t* block_t
 
 template <typename Number>
 void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head, int first_token, int end_token,
-                  const AttentionPartial& part) {
+                  const TokensAhead& ahead, const AttentionPartial& part) {
     const int group = call.num_heads / call.num_kv_heads;
     const int64_t first_query = call.query_starts[tile.sequence];
     const int64_t num_queries = call.query_starts[tile.sequence + 1] - first_query;
@@ -197,9 +198,16 @@ void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head,
     if (end_token > last_position + 1) end_token = last_position + 1;
     const int visible_from = call.window > 0 ? first_position - call.window + 1 : 0;
     const int start_token = visible_from < first_token ? first_token : visible_from;
-    const Number *keys[kPieceTokens], *values[kPieceTokens];
-    find_tokens<Number>(call, call.block_tables + tile.sequence * call.block_table_stride, kv_head, first_token,
-                        start_token, end_token, keys, values);
+    const Number *keys[kPieceTokens + kChunkTokens], *values[kPieceTokens + kChunkTokens];
+    find_tokens<Number>(call, tile.sequence, kv_head, first_token, start_token, end_token, keys, values);
+    int end_known = end_token;
+    if (tile.num_rows <= kMaxPrefetchRows && ahead.num_tokens > 0) {
+        const int num_ahead = ahead.num_tokens < kChunkTokens ? ahead.num_tokens : kChunkTokens;
+        find_tokens<Number>(call, ahead.sequence, ahead.kv_head, ahead.first_token, ahead.first_token,
+                            ahead.first_token + num_ahead, keys + (end_token - first_token),
+                            values + (end_token - first_token));
+        end_known += num_ahead;
+    }
     // One row reads the cache as it is; several share what was widened once.
     const bool widens = sizeof(Number) != sizeof(float) && tile.num_rows > 1 && call.head_dim <= kMaxWideHead;
     WideChunk wide;
@@ -218,7 +226,7 @@ void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head,
             const float* query = call.query + (first_query + tile.first_row + row) * call.query_token_stride +
                                  kv_head * group * call.query_head_stride;
             const int skipped = low - start;
-            const int num_known = tile.num_rows <= kMaxPrefetchRows ? end_token - low : 0;
+            const int num_known = tile.num_rows <= kMaxPrefetchRows ? end_known - low : 0;
             if (widens)
                 attend_group<float>(call, query, {wide.keys + skipped, wide.values + skipped, high - low, 0},
                                     row * group, part);
@@ -230,14 +238,14 @@ void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head,
 }
 
 void attend_tokens(const AttentionCall& call, const QueryTile& tile, int kv_head, int first_token, int end_token,
-                   const AttentionPartial& part) {
+                   const TokensAhead& ahead, const AttentionPartial& part) {
     const int num_pairs = tile.num_rows * (call.num_heads / call.num_kv_heads);
     for (int i = 0; i < num_pairs; ++i) part.max[i] = -INFINITY, part.sum[i] = 0.0f;
     std::memset(part.weighted, 0, sizeof(float) * num_pairs * call.head_dim);
     if (call.kv_is_half)
-        attend_typed<uint16_t>(call, tile, kv_head, first_token, end_token, part);
+        attend_typed<uint16_t>(call, tile, kv_head, first_token, end_token, ahead, part);
     else
-        attend_typed<float>(call, tile, kv_head, first_token, end_token, part);
+        attend_typed<float>(call, tile, kv_head, first_token, end_token, ahead, part);
 }
 
 void merge_partials(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part) {

@@ -36,6 +36,12 @@ struct QueryTile {
     int32_t num_rows;
 };
 
+// The tokens that are attended to next: tiles of few rows wait for memory, and ask for it in time.
+struct TokensAhead {
+    int32_t sequence, kv_head, first_token;
+    int32_t num_tokens;  // 0: none are known
+};
+
 // Softmax-weighted sums of some (row, head) pairs over some tokens, before division. Pairs are ordered
 // by row, then by head of the group; `weighted` is [num_pairs][head_dim].
 struct AttentionPartial {
@@ -67,11 +73,18 @@ struct LinearCall {
     int64_t out_size;
 };
 
+// The same where a weight takes two bytes, which are widened as they are multiplied; `rest.panels` is not read.
+struct NarrowCall {
+    LinearCall rest;
+    const void* panels;
+    bool is_half;  // float16; else bfloat16
+};
+
 struct IsaKernels {
     const char* name;
     // Attend the tile's rows to the tokens first_token .. end_token - 1 that they may see.
     void (*attend_tokens)(const AttentionCall&, const QueryTile&, int kv_head, int first_token, int end_token,
-                          const AttentionPartial&);
+                          const TokensAhead&, const AttentionPartial&);
     // total = total + part, in the softmax sense.
     void (*merge_partials)(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part);
     // Divide and store the tile's rows.
@@ -83,9 +96,11 @@ struct IsaKernels {
                    int64_t first_token, int64_t end_token);
     void (*gated_silu)(int64_t size, const float* gate, int64_t gate_stride, const float* up, int64_t up_stride,
                        int64_t first_row, int64_t end_row, float* out);
+    void (*find_maximum)(const float* x, int64_t count, float* maximum, int64_t* place);
     void (*multiply_panels)(const LinearCall&, int64_t first_panel, int64_t end_panel);
     void (*quantize_tiles)(const QuantizeCall&, int64_t first_tile, int64_t end_tile);
     void (*multiply_lowbit)(const LowbitCall&, int64_t first_panel, int64_t end_panel);
+    void (*multiply_narrow)(const NarrowCall&, int64_t first_panel, int64_t end_panel);
 };
 
 constexpr int kPanelRows = 16;  // the Python side packs by the same number
@@ -95,6 +110,10 @@ constexpr int kPanelRows = 16;  // the Python side packs by the same number
 constexpr int kPieceTokens = 256;
 
 extern const IsaKernels kGenericKernels;
-extern const IsaKernels kAvx2Kernels;  // linked in only where the build defines OCTAVO_HAS_AVX2
+// Linked in only where the build defines OCTAVO_X86_UNITS or OCTAVO_NEON_UNIT.
+extern const IsaKernels kAvx2Kernels;
+extern const IsaKernels kAvx512Kernels;
+extern const IsaKernels kAvx512VnniKernels;
+extern const IsaKernels kNeonKernels;
 
 }  // namespace octavo

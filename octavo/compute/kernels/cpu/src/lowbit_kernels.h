@@ -8,13 +8,14 @@
 
 #include "isa.h"
 #include "lowbit.h"
+#include "row_kernels.h"
 #include "vector.h"
 
 namespace octavo {
 namespace {
 
 constexpr int kGroups = kPanelRows / kLanes;
-constexpr int kChunkTokenRows = 512;  // tokens whose sums are kept between the parts of a long row
+constexpr int kChunkTokenRows = 128;  // tokens at a time: their sums (8 KB) stay in L1 beside a ready panel
 
 // A block made ready for many tokens: quants, then 16 float scales and 16 float minimums.
 constexpr int64_t kU4Ready = 512, kS8Ready = 1024, kReadyScales = 2 * kPanelRows * sizeof(float);
@@ -32,11 +33,16 @@ OCTAVO_INLINE float inverse_activation_scale(float magnitude) {
     return magnitude < kSmallestMagnitude ? 0.0f : 127.0f / magnitude;
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX512BW__)
+#include "lowbit_avx512.h"
+#elif defined(__AVX2__)
 #include "lowbit_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "lowbit_neon.h"
 #else
 #include "lowbit_plain.h"
 #endif
+#include "lowbit_halves.h"
 
 // float16 or float32 at `from` -> the 16 scales or minimums of a block.
 OCTAVO_INLINE void load_scales(const uint8_t* from, int scale_bytes, Vec* to) {
@@ -106,8 +112,10 @@ void multiply_packed(const PanelLayout& layout, const uint8_t* panel, const uint
         IntVec sums[T][kGroups];
         if (kFormat == kU4)
             sum_u4_packed<T>(block, tile, sums);
-        else
+        else if (kFormat == kS8)
             sum_s8_packed<T>(block, tile, sums);
+        else
+            sum_s8_halves_packed<T>(block, tile, sums);
         Vec d[kGroups], m[kGroups] = {};
         load_scales(block + layout.quant_bytes(), layout.scale_bytes, d);
         if (kMinimums) load_scales(block + layout.quant_bytes() + kPanelRows * layout.scale_bytes, layout.scale_bytes, m);
@@ -123,8 +131,10 @@ void make_ready(const PanelLayout& layout, const uint8_t* blocks, int64_t num_bl
         uint8_t* to = ready + b * (kQuants + kReadyScales);
         if (kFormat == kU4)
             unpack_u4(block, to);
-        else
+        else if (kFormat == kS8)
             unpack_s8(block, to);
+        else
+            unpack_s8_halves(block, to);
         Vec scales[2 * kGroups] = {};
         load_scales(block + layout.quant_bytes(), layout.scale_bytes, scales);
         if (kMinimums)
@@ -218,6 +228,8 @@ void multiply_format(const LowbitCall& call, int64_t first_panel, int64_t end_pa
 void multiply_lowbit(const LowbitCall& call, int64_t first_panel, int64_t end_panel) {
     if (call.layout.format == kU4)
         multiply_format<kU4, true>(call, first_panel, end_panel);
+    else if (call.layout.format == kS8Halves)
+        multiply_format<kS8Halves, false>(call, first_panel, end_panel);
     else if (call.layout.has_minimums)
         multiply_format<kS8, true>(call, first_panel, end_panel);
     else
@@ -242,17 +254,46 @@ OCTAVO_INLINE void quantize_block(const float* x, WeightFormat format, int tile_
     }
 }
 
-void quantize_tiles(const QuantizeCall& call, int64_t first_tile, int64_t end_tile) {
+// The 32 numbers of a row's block that starts at `first`, as they go into the product.
+template <BeforeKind kKind>
+OCTAVO_INLINE const float* prepare_block(const QuantizeCall& call, const float* row, float inverse, int64_t first,
+                                         float* numbers) {
+    if (kKind == kAsItIs) return row + first;
+    const float* up = row + call.num_blocks * kBlockSize + first;
+    for (int i = 0; i < kBlockSize; i += kLanes) {
+        const Vec x = load(row + first + i);
+        if (kKind == kGatedSilu)
+            store(numbers + i, silu(x) * load(up + i));
+        else
+            store(numbers + i, call.before.weight ? x * broadcast(inverse) * load(call.before.weight + first + i)
+                                                  : x * broadcast(inverse));
+    }
+    return numbers;
+}
+
+template <BeforeKind kKind>
+void quantize_kind(const QuantizeCall& call, int64_t first_tile, int64_t end_tile) {
     const int64_t token_bytes = call.num_blocks * activation_bytes(call.format);
+    alignas(32) float numbers[kBlockSize];
     for (int64_t tile = first_tile; tile < end_tile; ++tile) {
         const int64_t first_token = tile * kTileWidth, left = call.num_tokens - first_token;
         const int width = left < kTileWidth ? static_cast<int>(left) : kTileWidth;
         for (int t = 0; t < width; ++t) {
-            const float* x = call.x + (first_token + t) * call.x_stride;
+            const float* row = call.x + (first_token + t) * call.x_stride;
+            const float inverse = kKind == kRmsNormed ? inverse_rms(row, call.num_blocks * kBlockSize, call.before.eps) : 0;
             uint8_t* to = call.activations + first_token * token_bytes;
             for (int64_t b = 0; b < call.num_blocks; ++b, to += width * activation_bytes(call.format))
-                quantize_block(x + b * kBlockSize, call.format, width, t, to);
+                quantize_block(prepare_block<kKind>(call, row, inverse, b * kBlockSize, numbers), call.format, width, t,
+                               to);
         }
+    }
+}
+
+void quantize_tiles(const QuantizeCall& call, int64_t first_tile, int64_t end_tile) {
+    switch (call.before.kind) {
+        case kAsItIs: return quantize_kind<kAsItIs>(call, first_tile, end_tile);
+        case kRmsNormed: return quantize_kind<kRmsNormed>(call, first_tile, end_tile);
+        case kGatedSilu: return quantize_kind<kGatedSilu>(call, first_tile, end_tile);
     }
 }
 

@@ -4,8 +4,20 @@
 
 namespace octavo {
 
-// The ids that GGUF files give the formats that are kept as they are.
-enum GgmlTypeId : int32_t { kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13 };
+// The ids that GGUF files give the formats that are kept as they are; the first two are plain numbers.
+enum GgmlTypeId : int32_t {
+    kF16 = 1,
+    kBF16 = 30,
+    kQ4_0 = 2,
+    kQ4_1 = 3,
+    kQ5_0 = 6,
+    kQ5_1 = 7,
+    kQ8_0 = 8,
+    kQ3_K = 11,
+    kQ4_K = 12,
+    kQ5_K = 13,
+    kQ6_K = 14,
+};
 
 struct PackCall {
     GgmlTypeId type;
@@ -24,5 +36,8 @@ bool pack_panel(const PackCall& call, int64_t panel);
 
 // One row's weights as floats [32 * num_blocks].
 void read_row(const PanelLayout& layout, const uint8_t* panels, int64_t num_blocks, int64_t row, float* out);
+
+// The same of panels [in_size][16] of plain numbers: kF16, kBF16, or else float32.
+void read_plain_row(int32_t type, const void* panels, int64_t in_size, int64_t row, float* out);
 
 }  // namespace octavo

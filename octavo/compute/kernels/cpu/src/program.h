@@ -23,8 +23,15 @@ struct StepInputs {
 // Returns 0, or something's place plus 1 where an index in the step's inputs was wrong.
 using Call = std::function<int64_t(const StepInputs&)>;
 
+// What a call is, for whoever asks where a step's time went.
+struct CallLabel {
+    const char* operation;
+    int64_t in_size, out_size;  // of a product; of other kernels the numbers in and out per token
+};
+
 struct Program {
     std::vector<Call> calls;
+    std::vector<CallLabel> labels;  // of each call
 };
 
 // The program that this thread's calls are being recorded into, or null.
@@ -32,8 +39,11 @@ extern thread_local Program* g_recording;
 
 // Make a call now, and note it down where a program is being recorded.
 template <typename Function>
-int64_t perform(const StepInputs& step, Function&& call) {
-    if (g_recording != nullptr) g_recording->calls.push_back(call);
+int64_t perform(const CallLabel& label, const StepInputs& step, Function&& call) {
+    if (g_recording != nullptr) {
+        g_recording->calls.push_back(call);
+        g_recording->labels.push_back(label);
+    }
     return call(step);
 }
 

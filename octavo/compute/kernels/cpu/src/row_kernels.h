@@ -12,6 +12,22 @@
 namespace octavo {
 namespace {
 
+// 1 / sqrt(mean of squares + eps).
+OCTAVO_INLINE float inverse_rms(const float* row, int64_t size, float eps) {
+    const int64_t body = size - size % kLanes;
+    Vec squares[2] = {};
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= body; i += 2 * kLanes) {
+        const Vec a = load(row + i), b = load(row + i + kLanes);
+        squares[0] += a * a;
+        squares[1] += b * b;
+    }
+    for (; i < body; i += kLanes) squares[0] += load(row + i) * load(row + i);
+    float sum = sum_lanes(squares[0] + squares[1]);
+    for (i = body; i < size; ++i) sum += row[i] * row[i];
+    return 1.0f / std::sqrt(sum / static_cast<float>(size) + eps);
+}
+
 void rms_norm(const StridedRows& rows, const float* x, const float* weight, float eps, int64_t first_outer,
               int64_t end_outer, float* out) {
     const int64_t size = rows.size, body = size - size % kLanes;
@@ -19,18 +35,9 @@ void rms_norm(const StridedRows& rows, const float* x, const float* weight, floa
         for (int64_t inner = 0; inner < rows.num_inner; ++inner) {
             const float* row = x + outer * rows.outer_stride + inner * rows.inner_stride;
             float* to = out + (outer * rows.num_inner + inner) * size;
-            Vec squares[2] = {};
+            const float inverse = inverse_rms(row, size, eps);
             int64_t i = 0;
-            for (; i + 2 * kLanes <= body; i += 2 * kLanes) {
-                const Vec a = load(row + i), b = load(row + i + kLanes);
-                squares[0] += a * a;
-                squares[1] += b * b;
-            }
-            for (; i < body; i += kLanes) squares[0] += load(row + i) * load(row + i);
-            float sum = sum_lanes(squares[0] + squares[1]);
-            for (i = body; i < size; ++i) sum += row[i] * row[i];
-            const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(size) + eps);
-            for (i = 0; i < body; i += kLanes) {
+            for (; i < body; i += kLanes) {
                 const Vec normed = load(row + i) * broadcast(inverse);
                 store(to + i, weight ? normed * load(weight + i) : normed);
             }
@@ -72,6 +79,29 @@ void gated_silu(int64_t size, const float* gate, int64_t gate_stride, const floa
         for (int64_t i = 0; i < body; i += kLanes) store(to + i, silu(load(g + i)) * load(u + i));
         for (int64_t i = body; i < size; ++i) to[i] = silu(broadcast(g[i]))[0] * u[i];
     }
+}
+
+// The largest of x and the first place where it stands; NaN where x holds one.
+void find_maximum(const float* x, int64_t count, float* maximum, int64_t* place) {
+    const int64_t body = count - count % kLanes;
+    Vec largest = broadcast(-INFINITY);
+    IntVec is_nan = {};
+    for (int64_t i = 0; i < body; i += kLanes) {
+        const Vec v = load(x + i);
+        is_nan |= v != v;
+        largest = max(largest, v);
+    }
+    float result = max_lanes(largest);
+    bool found_nan = false;
+    for (int lane = 0; lane < kLanes; ++lane) found_nan |= is_nan[lane] != 0;
+    for (int64_t i = body; i < count; ++i) {
+        found_nan |= std::isnan(x[i]);
+        result = x[i] > result ? x[i] : result;
+    }
+    *maximum = found_nan ? NAN : result;
+    int64_t i = 0;
+    while (!found_nan && i < count - 1 && x[i] != result) ++i;
+    *place = i;
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <cstring>
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace octavo {
@@ -63,6 +65,13 @@ OCTAVO_INLINE uint16_t float_to_half(float value) {
 OCTAVO_INLINE Vec load_halves(const void* from) {
 #if defined(__F16C__)
     return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#elif defined(__aarch64__)
+    const uint16x8_t halves = vld1q_u16(static_cast<const uint16_t*>(from));
+    const float32x4_t wide[2] = {vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(halves))),
+                                 vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(halves)))};
+    Vec to;
+    std::memcpy(&to, wide, sizeof to);
+    return to;
 #else
     uint16_t halves[kLanes];
     std::memcpy(halves, from, sizeof halves);

@@ -1,0 +1,16 @@
+// The inner loops for x86-64 processors with AVX-512 F, BW, DQ and VL (servers since 2017).
+#include "attention_kernels.h"
+#include "linear_kernels.h"
+#include "lowbit_kernels.h"
+#include "narrow_kernels.h"
+#include "row_kernels.h"
+
+namespace octavo {
+
+const IsaKernels kAvx512Kernels = {
+    "avx512",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    rotate,     gated_silu,    find_maximum,    multiply_panels, quantize_tiles,  multiply_lowbit,
+    multiply_narrow,
+};
+
+}  // namespace octavo

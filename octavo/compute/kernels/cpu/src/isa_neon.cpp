@@ -1,0 +1,16 @@
+// The inner loops for arm64 processors with the dot product instructions (most since 2018).
+#include "attention_kernels.h"
+#include "linear_kernels.h"
+#include "lowbit_kernels.h"
+#include "narrow_kernels.h"
+#include "row_kernels.h"
+
+namespace octavo {
+
+const IsaKernels kNeonKernels = {
+    "neon",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    rotate,     gated_silu,    find_maximum,    multiply_panels, quantize_tiles,  multiply_lowbit,
+    multiply_narrow,
+};
+
+}  // namespace octavo
