@@ -23,8 +23,8 @@ def add_benchmark(benches: Any) -> None:
         allow_abbrev=False,
         usage="octavo bench calibrate [MODEL] [flags]",
         description="Starts a server that generates nothing and answers at known times, and compares what "
-        "each client reads with what was sent. Exit code 1 where our own client is off by more than 2 % (1 "
-        "ms for short times).",
+        "each client reads with what was sent. Exit code 1 where our own client is off by more than 2 % "
+        "(1 ms for short times).",
     )
     add_model_positional(parser)
     add_output_flag(parser)

@@ -120,8 +120,10 @@ def show_comparison(run: ComparisonRun, absent: list[str]) -> None:
 
     live = [one.target.name for one in run.contenders if one.is_in]
     first = run.contenders[0].target.name
-    speeds = [[work, *(_speed(run.values(name, work)) for name in live)] for work in run.work_names]
-    show_table(f"Tokens per second, median [min, max] of {len(run.blocks)} blocks", ("", *live), speeds, ())
+    speeds = [
+        [f"{work}, {name}", *_speed(run.values(name, work))] for work in run.work_names for name in live
+    ]
+    show_table(f"Tokens per second, {len(run.blocks)} blocks", ("", "median", "min", "max"), speeds, ())
     rows = []
     for other in live:
         for work in run.work_names if other != first else ():
@@ -165,7 +167,7 @@ def _conformance(one: Contender, field: str) -> str:
     return f"{value:.2f}" if field == "tokens_per_chunk" else f"{value:.0%}"
 
 
-def _speed(values: list[float]) -> str:
+def _speed(values: list[float]) -> list[str]:
     if not values:
-        return "–"
-    return f"{statistics.median(values):,.1f} [{min(values):,.1f}, {max(values):,.1f}]"
+        return ["–", "", ""]
+    return [f"{number:,.1f}" for number in (statistics.median(values), min(values), max(values))]

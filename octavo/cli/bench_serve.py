@@ -224,8 +224,7 @@ def _show(
     words: Sequence[str],
     levels: Sequence[float],
 ) -> None:
-    from octavo.bench.load.metrics import ALIASES, METRIC_WORDS, pools  # noqa: PLC0415
-    from octavo.bench.statistics.order import percentile  # noqa: PLC0415
+    from octavo.bench.load.metrics import METRIC_WORDS, pools  # noqa: PLC0415
 
     rows = [["requests", f"{numbers['num_requests']}", f"{numbers['num_errors']} failed"]]
     if "tok_out_s" in numbers:
@@ -243,27 +242,35 @@ def _show(
         notes.append("CLIENT-BOUND: sends lag by more than 5 % of the median ttft_ms")
     show_table(f"{run.target}, {about}", ("", "", ""), rows, notes)
     values = pools(run)
-    latencies = []
-    for word in words:
-        name = METRIC_WORDS[word]
+    latencies: list[list[str]] = []
+    for name in (METRIC_WORDS[word] for word in words):
         if name in values:
-            cells = [percentile(values[name], level / 100) for level in levels]
-            shown = [
-                f"(n < {one.needs})"
-                if one.value is None
-                else f"{one.value:,.1f} [{one.low:,.1f}, {one.high:,.1f}]"
-                for one in cells
-            ]
-            mean = sum(values[name]) / len(values[name])
-            latencies.append([name, str(len(values[name])), f"{mean:,.1f}", *shown, ALIASES[name]])
+            latencies += _latency_rows(name, values[name], levels)
     if latencies:
-        header = ("", "n", "mean", *(f"p{level:g}" for level in levels), "elsewhere")
         show_table(
             "Milliseconds from the scheduled arrival",
-            header,
+            ("", "ms", "95 % interval", "n", "called elsewhere"),
             latencies,
-            ("[ ]: 95 % intervals of order statistics; percentiles that n cannot bear are not told",),
+            (),
         )
+
+
+def _latency_rows(name: str, values: list[float], levels: Sequence[float]) -> list[list[str]]:
+    """The mean, then the percentiles that n can bear, with intervals of order statistics."""
+    from octavo.bench.load.metrics import ALIASES  # noqa: PLC0415
+    from octavo.bench.statistics.order import percentile  # noqa: PLC0415
+
+    mean = sum(values) / len(values)
+    rows = [[f"{name}, mean", f"{mean:,.1f}", "", str(len(values)), ALIASES[name]]]
+    for level in levels:
+        one = percentile(values, level / 100)
+        if one.value is None:
+            rows.append([f"{name}, p{level:g}", "–", f"n below {one.needs}", "", ""])
+        else:
+            rows.append(
+                [f"{name}, p{level:g}", f"{one.value:,.1f}", f"[{one.low:,.1f}, {one.high:,.1f}]", "", ""]
+            )
+    return rows
 
 
 def _target(arguments: argparse.Namespace) -> Any:

