@@ -270,11 +270,8 @@ def forest(comparisons: Sequence[Mapping[str, Any]], *, name: str, title: str, s
         subtitle = f"{next(iter(labels))}; {subtitle}"
     rows = [
         {
-            "label": ", ".join(
-                str(part)
-                for part in (one["of"], one["group"], one["against"] if len(bases) > 1 else "")
-                if part
-            ),
+            "label": (f"{one['of']} / {one['against']}" if len(bases) > 1 else str(one["of"]))
+            + (f", {one['group']}" if one["group"] else ""),
             "metric": one["label"] if len(labels) > 1 else "",
             "ratio": one["ratio"],
             "low": one["low"],

@@ -34,8 +34,6 @@ MakeTarget = Callable[[str, Mapping[str, Any]], Target]
 
 # A run whose surroundings changed is done again at most so often.
 _MOST_REPEATS = 2
-# Engines with other settings than the command line's are kept loaded up to so many.
-_MOST_LIVE_VARIANTS = 3
 _WARM_UP_TOKENS = 4
 _NUM_WARM_UP_REQUESTS = 2
 
@@ -234,7 +232,7 @@ class _TargetPool:
             self._live[key] = self._live.pop(key)  # the one used last is stopped last
             return self._live[key]
         variants = [other for other in self._live if other[1] != repr([])]
-        if overrides and len(variants) >= _MOST_LIVE_VARIANTS:
+        if overrides and len(variants) >= self._setup.extent.num_live_variants:
             await self._live.pop(variants[0]).stop()
         if name != self._first and self._first not in self.descriptions and self._first not in self.failures:
             try:

@@ -16,6 +16,8 @@ class Extent:
         num_discarded: first blocks that warm up and are thrown away.
         num_requests: of a run that is one of many.
         num_arrivals: of a run with arrivals over time, or of mixed work: more, so that a queue can grow.
+        num_live_variants: engines with other settings that are kept loaded from block to block: many where
+            runs are so short that loading would be most of the time.
         length_scale: all lengths are multiplied by it, caps and means alike, so that their ratios stay.
         repeats_drifted: whether a run during which the machine changed is done again.
     """
@@ -24,6 +26,7 @@ class Extent:
     num_discarded: int
     num_requests: int
     num_arrivals: int
+    num_live_variants: int
     length_scale: float
     repeats_drifted: bool
 
@@ -34,6 +37,7 @@ EXTENTS = {
         num_discarded=0,
         num_requests=8,
         num_arrivals=8,
+        num_live_variants=16,
         length_scale=1 / 8,
         repeats_drifted=False,
     ),
@@ -42,6 +46,7 @@ EXTENTS = {
         num_discarded=1,
         num_requests=16,
         num_arrivals=24,
+        num_live_variants=3,
         length_scale=1 / 4,
         repeats_drifted=False,
     ),
@@ -50,6 +55,7 @@ EXTENTS = {
         num_discarded=1,
         num_requests=64,
         num_arrivals=128,
+        num_live_variants=3,
         length_scale=1 / 2,
         repeats_drifted=True,
     ),
@@ -58,6 +64,7 @@ EXTENTS = {
         num_discarded=1,
         num_requests=1000,
         num_arrivals=1000,
+        num_live_variants=3,
         length_scale=1.0,
         repeats_drifted=True,
     ),

@@ -44,7 +44,8 @@ _PAGE = (
 )
 _PRINT = (
     "@media print{main{max-width:none;padding:0}button,nav,#tip{display:none!important}"
-    "h2{break-after:avoid}details>*{display:block}body{font-size:11pt}"
+    "h2,h3{break-after:avoid}details>*{display:block}.scroll{overflow:visible}"
+    "details table{font-size:6.5pt}details th,details td{padding:2px 5px 2px 0}body{font-size:11pt}"
     "*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}"
 )
 
