@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octavo.checkpoint.source import ModelSource, resolve_model
@@ -190,6 +191,23 @@ def build_quality_comparison(
         for kv_cache_dtype in kv_cache_dtypes
     ]
     return QualityComparison([reference, *others], max_window=max_window)
+
+
+def export_model(config: ModelConfig, folder: Path, *, dtype: str) -> None:
+    """Write a model as a Hugging Face folder of float weights, tokenizer included.
+
+    Args:
+        folder: exists already.
+        dtype: float32, bfloat16 or float16.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded, or is of a kind that is not written.
+    """
+    from octavo.compute.models.export import export_folder  # noqa: PLC0415  (loads torch)
+
+    text = build_text(config)
+    export_folder(text.description, folder, dtype=dtype)
+    text.tokenizer.save(folder)
 
 
 class _LazyStopFinder:

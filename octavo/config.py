@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from octavo.errors import ConfigError
@@ -300,6 +301,21 @@ def environment_defaults(environ: Mapping[str, str] | None = None) -> dict[str, 
         if spec.metadata.get("env")
     }
     return {name: environ[variable] for name, variable in variables.items() if variable in environ}
+
+
+def cache_folder() -> Path:
+    """Where files are kept that can be made again (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octavo"
+
+
+def peers_folder() -> Path:
+    """Where scripts/peers installs other engines (OCTAVO_PEERS)."""
+    return Path(os.environ.get("OCTAVO_PEERS") or cache_folder() / "peers")
+
+
+def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these variables changed, for a process that it starts."""
+    return dict(os.environ) | dict(variables)
 
 
 def limit_openmp_spinning() -> None:

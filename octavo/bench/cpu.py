@@ -1,10 +1,12 @@
-"""The CPU's goals in one run: mixed work, prefill, decoding by number of streams, start-up.
+"""The CPU's goals in one run: mixed work, prefill, decoding by number of streams, HTTP, start-up.
 
-Drives the engine itself, greedy and without text. Kinds of work take turns, so that a slow minute hits all.
+Drives the engine itself, greedy and without text, and a server of its own with the same mixed work.
+Kinds of work take turns, so that a slow minute hits all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import statistics
@@ -15,9 +17,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from octavo.bench.cpu_spec import CpuSpec
+from octavo.bench.load.client import run_batch
+from octavo.bench.load.works import Work, WorkKind, rate_of
 from octavo.bench.machine import describe_machine
 from octavo.bench.prompts import ordinary_token_ids
 from octavo.bench.startup import measure_startup
+from octavo.bench.targets.registry import make_target, parse_target
+from octavo.bench.targets.settings import TargetSettings
+from octavo.bench.targets.target import BenchRequest, TargetError
 from octavo.bench.workload import WorkloadRequest, WorkloadSpec, make_workload
 from octavo.build import build_engine, build_text
 from octavo.config import EngineConfig
@@ -73,10 +80,16 @@ def run_cpu(
         if repeat >= 0:
             starts.append(start_seconds)
         advance()
+    server = _Server(config)
     parts = build_engine(replace(config, scheduler=replace(config.scheduler, max_queued_requests=num_most)))
-    values: dict[str, list[float]] = {name: [] for name in works}
+    http_name = f"{next(iter(works))}, through HTTP"
+    values: dict[str, list[float]] = {name: [] for name in (*works, http_name)}
     try:
         for repeat in range(-1, spec.repeats):
+            rate = server.output_rate(next(iter(works.values()))[1], repeat)
+            if repeat >= 0:
+                values[http_name].append(rate)
+            advance()
             for name, (measure, requests) in works.items():
                 rate = measure(parts.engine, requests)
                 if repeat >= 0:
@@ -84,6 +97,7 @@ def run_cpu(
                 advance()
     finally:
         parts.engine.close()
+        server.stop()
     measured = [CpuWork(name=name, unit="tok/s", values=rates) for name, rates in values.items()]
     measured.append(CpuWork(name="start to ready", unit="s", values=starts))
     return {
@@ -99,7 +113,39 @@ def run_cpu(
 
 def num_measurements(spec: CpuSpec) -> int:
     """How often `run_cpu` reports that one is done."""
-    return (spec.repeats + 1) * (3 + len(spec.streams))
+    return (spec.repeats + 1) * (4 + len(spec.streams))
+
+
+class _Server:
+    """`octavo serve` with the engine's own settings, and a client on the same cores."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._loop = asyncio.Runner()
+        self._target = make_target(parse_target("octavo-http"), TargetSettings.of(config))
+        try:
+            self._loop.run(self._target.start())
+        except TargetError:
+            self.stop()
+            raise
+
+    def output_rate(self, requests: list[WorkloadRequest], repeat: int) -> float:
+        """Output tokens a second, streamed, with nothing cached before."""
+        sent = [
+            BenchRequest(
+                request_id=f"{repeat}/{number}",
+                prompt_token_ids=one.prompt_token_ids,
+                prompt_text="",
+                num_output_tokens=one.params.max_tokens or 1,
+            )
+            for number, one in enumerate(requests)
+        ]
+        self._loop.run(self._target.reset())
+        run = self._loop.run(run_batch(self._target, sent, workload="mixed"))
+        return rate_of(Work("mixed", WorkKind.MIXED, sent), run)
+
+    def stop(self) -> None:
+        self._loop.run(self._target.stop())
+        self._loop.close()
 
 
 _Measure = Callable[["Engine", list[WorkloadRequest]], float]

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 from octavo.bench.workload import WorkloadSpec
 from octavo.cli import (
     bench_blocks,
+    bench_calibrate,
+    bench_compare,
     bench_cpu,
+    bench_export,
+    bench_latency,
     bench_memory,
     bench_plan_step,
     bench_prefix,
     bench_quality,
+    bench_random_model,
+    bench_report,
+    bench_run,
+    bench_serve,
     bench_sharing,
+    bench_workload,
 )
 from octavo.cli.bench_output import add_output_flag, check_output, show_rows, write_output
 from octavo.cli.config_flags import (
@@ -37,7 +46,9 @@ if TYPE_CHECKING:
 
 _FURTHER = (
     *(bench_cpu, bench_quality, bench_memory, bench_sharing),
-    *(bench_prefix, bench_blocks, bench_plan_step),
+    *(bench_prefix, bench_blocks, bench_plan_step, bench_export, bench_compare),
+    *(bench_serve, bench_calibrate, bench_workload, bench_latency),
+    *(bench_run, bench_report, bench_random_model),
 )
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (

@@ -12,6 +12,9 @@ from typing import Any
 
 from octavo.errors import ConfigError
 
+# Of a table of texts: its first column, and the least that the others want.
+_ITEM_WIDTH, _COLUMN_WIDTH = 20, 30
+
 
 def add_output_flag(
     parser: argparse.ArgumentParser, help_text: str = "write all numbers there as JSON"
@@ -63,9 +66,18 @@ def show_rows(title: str, subtitle: str | None, rows: list[tuple[str, str, str]]
 
 
 def show_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    *,
+    wrap: bool = False,
 ) -> None:
-    """A table of numbers under a header; rows that begin with a space are dim. Notes come beneath it."""
+    """A table of numbers under a header; rows that begin with a space are dim. Notes come beneath it.
+
+    Args:
+        wrap: whether long cells go on in a second line, or are cut.
+    """
     from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
     from rich.table import Table  # noqa: PLC0415
 
@@ -73,12 +85,31 @@ def show_table(
     console.print(title, style="bold", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=not wrap)
     for row in rows:
         table.add_row(*row, style="dim" if row[0].startswith(" ") else None)
     console.print(table)
     for note in notes:
         console.print(note, style="dim", markup=False)
+
+
+def show_wrapped_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts, which take several lines where they must. Columns share the width; a narrow
+    terminal gets as many tables as it takes."""
+    from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    console.print(title, style="bold", markup=False)
+    num_columns = max(1, (console.width - _ITEM_WIDTH) // _COLUMN_WIDTH)
+    for first in range(1, len(header), num_columns):
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column(header[0], style="dim", width=_ITEM_WIDTH - 2)
+        for name in header[first : first + num_columns]:
+            table.add_column(name, overflow="fold", max_width=2 * _COLUMN_WIDTH)
+        for row in rows:
+            table.add_row(row[0], *row[first : first + num_columns])
+        console.print(table)
 
 
 @contextmanager

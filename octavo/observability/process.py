@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import time
@@ -21,10 +22,11 @@ def peak_rss_bytes(process_id: int) -> int:
 
     Each process counts the pages that it shares with others too, so this is an upper bound.
     """
-    return sum(_peak_of_one(member) for member in _family(process_id))
+    return sum(_peak_of_one(member) for member in process_family(process_id))
 
 
-def _family(process_id: int) -> set[int]:
+def process_family(process_id: int) -> set[int]:
+    """The process and its living descendants."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
@@ -39,6 +41,13 @@ def _family(process_id: int) -> set[int]:
         family.add(member)
         unvisited += children.get(member, ())
     return family
+
+
+def signal_family(process_id: int, signal_number: int) -> None:
+    """Send a signal to a process and its living descendants; those that have ended meanwhile are left out."""
+    for member in process_family(process_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal_number)
 
 
 def _peak_of_one(process_id: int) -> int:

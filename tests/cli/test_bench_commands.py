@@ -81,7 +81,8 @@ def test_cpu_measures_every_kind_of_work(run, tiny_model, tmp_path):
     exit_code, out, err = run("bench", "cpu", tiny_model, *flags, *TINY)
     assert (exit_code, err) == (0, "")
     report = json.loads(output.read_text())
-    names = ["mixed, 2 at once", "prefill 64", "decode, 1 streams", "decode, 3 streams", "start to ready"]
+    names = ["mixed, 2 at once", "prefill 64", "decode, 1 streams", "decode, 3 streams"]
+    names += ["mixed, 2 at once, through HTTP", "start to ready"]
     assert [work["name"] for work in report["works"]] == names
     for work in report["works"]:
         assert len(work["values"]) == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from octavo.errors import OctavoError
 
 
 class Ability(StrEnum):
@@ -83,7 +85,12 @@ class TargetDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetStep:
-    """What one step of a target did; times are time.monotonic_ns() of its machine."""
+    """What one step of a target did; times are time.monotonic_ns() of its machine.
+
+    Attributes:
+        blocks_used, blocks_free: KV blocks after it; of the free ones, `blocks_cached` hold a known prefix.
+        blocks_shared: blocks that sharing saves: what would be used more without it.
+    """
 
     start_ns: int
     end_ns: int
@@ -98,7 +105,7 @@ class TargetStep:
     num_preemptions: int
 
 
-class TargetError(Exception):
+class TargetError(OctavoError):
     """A target could not be started, or broke: one line, with what to do."""
 
 
@@ -138,6 +145,17 @@ class Target(Protocol):
     async def stop(self) -> None:
         """Give everything back; may be called after a failure, and twice."""
         ...
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A target in processes of its own, which can be held still while others are measured."""
+
+    def pause(self) -> None:
+        """Nothing of it runs until `resume`."""
+        ...
+
+    def resume(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,7 +6,9 @@ text decoded at once agree to the byte. Safe to use from several threads.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from octavo.checkpoint.source import ModelSource, SourceKind
 from octavo.control.text.folder_tokenizer import read_folder_tokenizer
@@ -56,6 +58,12 @@ class Tokenizer:
         if source.kind is SourceKind.GGUF:
             return cls(read_gguf_tokenizer(source.path))
         return cls(read_folder_tokenizer(source.path))
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, for programs that read Hugging Face folders."""
+        self._backend.save(str(folder / "tokenizer.json"))
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.named_tokens}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Text -> token ids. The text of a special token becomes that token.

@@ -1,4 +1,4 @@
-"""What is said of a set of measurements: quantiles, and ratios with an interval over repeats."""
+"""Quantiles, and ratios of things measured in pairs with Student's interval. Pure Python: quick to load."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ class Ratio:
     num_pairs: int
 
 
+def t_value(degrees_of_freedom: int) -> float:
+    """Student's t, two-sided 95 %; the normal distribution's beyond 14 degrees."""
+    return _T_95[degrees_of_freedom - 1] if degrees_of_freedom <= len(_T_95) else _T_95_LARGE
+
+
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
     """How many times larger the first of each pair is than the second.
 
@@ -54,6 +59,5 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     mean = statistics.fmean(logs)
     if len(logs) == 1:
         return Ratio(math.exp(mean), None, None, 1)
-    t_value = _T_95[len(logs) - 2] if len(logs) - 2 < len(_T_95) else _T_95_LARGE
-    margin = t_value * statistics.stdev(logs) / math.sqrt(len(logs))
+    margin = t_value(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     return Ratio(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin), len(logs))
