@@ -27,6 +27,7 @@ from octavo.families import ModelDescription, describe_model
 from octavo.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from octavo.compute.executor.worker import Worker
     from octavo.compute.quality import QualityComparison
 
 # Share of the memory that is free beside the weights which the KV pool takes unless told otherwise.
@@ -164,6 +165,20 @@ def build_engine(
         packed_bytes=worker.packing.num_bytes,
     )
     return EngineParts(engine, facts)
+
+
+def build_worker(config: EngineConfig) -> Worker:
+    """The model on its device and nothing around it, for looking at single steps. It has no cache yet.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        ConfigError: a setting does not fit the model or the machine.
+    """
+    limit_openmp_spinning()
+    from octavo.compute.executor.worker import Worker  # noqa: PLC0415  (loads torch)
+
+    description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
+    return Worker.load(description, config.compute, kv_cache_dtype=config.cache.kv_cache_dtype)
 
 
 def build_quality_comparison(

@@ -25,6 +25,7 @@ from octavo.cli import (
     bench_run,
     bench_serve,
     bench_sharing,
+    bench_step,
     bench_workload,
 )
 from octavo.cli.bench_output import add_output_flag, check_output, show_rows, write_output
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from octavo.bench.throughput import ThroughputReport
 
 _FURTHER = (
-    *(bench_cpu, bench_quality, bench_memory, bench_sharing),
+    *(bench_cpu, bench_step, bench_quality, bench_memory, bench_sharing),
     *(bench_prefix, bench_blocks, bench_plan_step, bench_export, bench_compare),
     *(bench_serve, bench_calibrate, bench_workload, bench_latency),
     *(bench_run, bench_report, bench_random_model),

@@ -23,6 +23,7 @@ from octavo.compute.executor.packing_cache import PackingCache, cache_key
 from octavo.compute.executor.packing_meter import PackingMeter
 from octavo.compute.kernels import KernelTable, for_device, set_num_threads
 from octavo.compute.kernels.kv_rows import scale_bytes
+from octavo.compute.kernels.signatures import CallTime
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.models.weights import load_weights
 from octavo.compute.runner.kv_storage import KvStorage
@@ -168,6 +169,10 @@ class Worker:
             Exception: whatever went wrong in the pass; the worker stays usable.
         """
         return self._ready_runner().run(plan)
+
+    def time_calls(self, plan: StepPlan, repeats: int) -> tuple[list[CallTime], list[float]]:
+        """Where the time of a plan goes; see ModelRunner.time_calls."""
+        return self._ready_runner().time_calls(plan, repeats)
 
     def all_logits(self, plan: StepPlan) -> Iterator[Tensor]:
         """The scores after every token of a plan, some rows at a time; see ModelRunner.all_logits."""

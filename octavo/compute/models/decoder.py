@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from torch import Tensor
 
 from octavo.compute.kernels import KernelTable
-from octavo.compute.kernels.signatures import StepInputs
+from octavo.compute.kernels.signatures import CallTime, StepInputs
 from octavo.compute.layers.attention import Attention, AttentionInputs, KvLayer
 from octavo.compute.layers.embedding import Embedding
 from octavo.compute.layers.linear import Linear
@@ -125,6 +125,15 @@ class Decoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] -> [num_rows, vocab_size] float32: scores of the next token."""
         return self._head(hidden).float()
+
+    def start_timing(self) -> None:
+        """See StepProgram; RuntimeError where a pass cannot be recorded or has not been."""
+        if self._program is None:
+            raise RuntimeError("these kernels record no passes")
+        self._program.start_timing()
+
+    def stop_timing(self) -> list[CallTime]:
+        return [] if self._program is None else self._program.stop_timing()
 
     def choose_greedy(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The likeliest next token of each row, without its logits: see signatures.ChooseGreedy."""

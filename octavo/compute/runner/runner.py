@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from octavo.compute.kernels.signatures import CallTime
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.runner.batch_inputs import BatchInputs, BatchLimits, build_batch_inputs
 from octavo.compute.runner.kv_storage import KvStorage
@@ -65,6 +66,18 @@ class ModelRunner:
             self._sample(plan, inputs, hidden, result)
         compute_seconds = time.perf_counter() - started_seconds
         return replace(result, compute_seconds=compute_seconds, copy_seconds=copy_seconds)
+
+    def time_calls(self, plan: StepPlan, repeats: int) -> tuple[list[CallTime], list[float]]:
+        """Run a plan `repeats` times: what each call of the pass took in all, and seconds of each run.
+
+        Raises:
+            RuntimeError: these kernels record no passes, or not of this model.
+        """
+        for _ in range(2):  # the first run may record, the second finds everything in place
+            self.run(plan)
+        self._decoder.start_timing()
+        seconds = [self.run(plan).compute_seconds for _ in range(repeats)]
+        return self._decoder.stop_timing(), seconds
 
     @torch.inference_mode()
     def all_logits(self, plan: StepPlan) -> Iterator[Tensor]:
