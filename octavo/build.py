@@ -116,7 +116,7 @@ def build_engine(
         description, config.compute, kv_cache_dtype=config.cache.kv_cache_dtype, on_progress=on_progress
     )
     block_size = config.cache.block_size
-    bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element)
+    bytes_per_block = block_bytes(spec, block_size, worker.kv_bytes_per_element, worker.kv_scale_bytes)
     budget_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * worker.free_memory_bytes())
     num_blocks = num_blocks_within(budget_bytes, bytes_per_block)
     num_host_blocks = _num_host_blocks(config.cache.swap_space, bytes_per_block)
@@ -184,7 +184,7 @@ def build_quality_comparison(
     from octavo.compute.quality import QualityComparison  # noqa: PLC0415
 
     description = describe_model(resolve_model(config.model.model, revision=config.model.revision))
-    in_float32 = replace(config.compute, dtype="float32", quantization="none")
+    in_float32 = replace(config.compute, dtype="float32", quantization="none", repack_cache=None)
     reference = Worker.load(description, in_float32, kv_cache_dtype="float32")
     others = [
         Worker.load(description, config.compute, kv_cache_dtype=kv_cache_dtype)

@@ -18,6 +18,7 @@ from octavo.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = (*DTYPES, "int8")
 QUANTIZATIONS = ("none", "int8", "int4")
 POLICIES = ("fcfs", "priority", "fair")
 
@@ -111,6 +112,11 @@ class ComputeConfig:
         "head in int8; for float weights on cpu",
         choices=QUANTIZATIONS,
     )
+    repack_cache: str | None = setting(
+        None,
+        "folder for matrices as the cpu kernels lay them out, for the next start to map; default: none",
+        metavar="DIR",
+    )
     num_threads: int | None = setting(
         None, "threads for calculation; default: one per available core", parse=int, metavar="N"
     )
@@ -147,7 +153,7 @@ class CacheConfig:
     kv_cache_dtype: str = setting(
         "auto",
         "number format of keys and values; auto: float16 on cpu where --dtype is auto, else that of --dtype",
-        choices=DTYPES,
+        choices=KV_DTYPES,
     )
 
     def __post_init__(self) -> None:

@@ -84,6 +84,7 @@ class AttentionSpec:
         scale: factor on query-key products (usually head_dim ** -0.5).
         has_qkv_bias, has_output_bias: biases of the projections.
         qk_norm: RMS norm over each head's query and key before rotation (Qwen3), or None.
+        soft_cap: scores are bounded by this, as cap * tanh(score / cap), or None.
         window_by_layer: one entry a layer: None sees all earlier tokens; w sees the token itself and the
             w - 1 before it.
     """
@@ -95,6 +96,7 @@ class AttentionSpec:
     has_qkv_bias: bool = False
     has_output_bias: bool = False
     qk_norm: NormSpec | None = None
+    soft_cap: float | None = None
     window_by_layer: tuple[int | None, ...]
 
 
@@ -147,10 +149,14 @@ class DecoderSpec:
             shapes["head.bias"] = (self.vocab_size,)
         return shapes
 
-    def kv_bytes_per_token(self, bytes_per_element: int) -> int:
-        """Bytes of keys and values that one token keeps, over all layers."""
-        attention = self.attention
-        return 2 * self.num_layers * attention.num_kv_heads * attention.head_dim * bytes_per_element
+    def kv_bytes_per_token(self, bytes_per_element: int, scale_bytes: int = 0) -> int:
+        """Bytes of keys and values that one token keeps, over all layers.
+
+        Args:
+            scale_bytes: what each head's row has beside its elements, where these are small numbers.
+        """
+        row_bytes = self.attention.head_dim * bytes_per_element + scale_bytes
+        return 2 * self.num_layers * self.attention.num_kv_heads * row_bytes
 
     @property
     def num_parameters(self) -> int:

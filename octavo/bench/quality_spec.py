@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from octavo.config import DTYPES, parse_tokens, setting
+from octavo.config import KV_DTYPES, parse_tokens, setting
 from octavo.errors import ConfigError
 
 
@@ -15,8 +15,8 @@ def parse_kv_dtypes(text: str) -> tuple[str, ...]:
         ConfigError: a format is unknown or named twice.
     """
     names = tuple(text.split(","))
-    if not set(names) <= set(DTYPES) or len(set(names)) < len(names):
-        raise ConfigError(f"{text!r} is not a list of different formats out of {', '.join(DTYPES)}")
+    if not set(names) <= set(KV_DTYPES) or len(set(names)) < len(names):
+        raise ConfigError(f"{text!r} is not a list of different formats out of {', '.join(KV_DTYPES)}")
     return names
 
 
@@ -37,7 +37,7 @@ class QualitySpec:
     )
     kv_cache_dtypes: tuple[str, ...] = setting(
         ("auto", "float32"),
-        f"formats of keys and values, out of {', '.join(DTYPES)} (default: auto,float32)",
+        f"formats of keys and values, out of {', '.join(KV_DTYPES)} (default: auto,float32)",
         parse=parse_kv_dtypes,
         metavar="DTYPE,...",
     )

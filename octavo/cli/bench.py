@@ -20,6 +20,9 @@ from octavo.cli import (
     bench_plan_step,
     bench_prefix,
     bench_quality,
+    bench_random_model,
+    bench_report,
+    bench_run,
     bench_serve,
     bench_sharing,
     bench_workload,
@@ -45,6 +48,7 @@ _FURTHER = (
     *(bench_cpu, bench_quality, bench_memory, bench_sharing),
     *(bench_prefix, bench_blocks, bench_plan_step, bench_export, bench_compare),
     *(bench_serve, bench_calibrate, bench_workload, bench_latency),
+    *(bench_run, bench_report, bench_random_model),
 )
 # Greedy requests, all at once and without text: these would change nothing.
 _NO_EFFECT = (

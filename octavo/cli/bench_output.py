@@ -66,9 +66,18 @@ def show_rows(title: str, subtitle: str | None, rows: list[tuple[str, str, str]]
 
 
 def show_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    *,
+    wrap: bool = False,
 ) -> None:
-    """A table of numbers under a header; rows that begin with a space are dim. Notes come beneath it."""
+    """A table of numbers under a header; rows that begin with a space are dim. Notes come beneath it.
+
+    Args:
+        wrap: whether long cells go on in a second line, or are cut.
+    """
     from rich.console import Console  # noqa: PLC0415  (only where something is drawn)
     from rich.table import Table  # noqa: PLC0415
 
@@ -76,7 +85,7 @@ def show_table(
     console.print(title, style="bold", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=not wrap)
     for row in rows:
         table.add_row(*row, style="dim" if row[0].startswith(" ") else None)
     console.print(table)

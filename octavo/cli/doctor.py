@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
     add_model_positional(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_config_flags(parser, ModelConfig, without=("model", "tokenizer", "chat_template"))
-    add_config_flags(parser, ComputeConfig)
+    add_config_flags(parser, ComputeConfig, without=("repack_cache",))
     add_config_flags(parser, CacheConfig)
     parser.set_defaults(run=run, parser=parser)
 

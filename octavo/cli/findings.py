@@ -18,6 +18,7 @@ from octavo.compute.executor.device import (
     resolve_num_threads,
 )
 from octavo.compute.kernels import KernelChoice, for_device
+from octavo.compute.kernels.kv_rows import scale_bytes
 from octavo.compute.models.weights import count_weight_bytes
 from octavo.config import EngineConfig
 from octavo.control.cache.cache_size import block_bytes, blocks_for_tokens
@@ -114,7 +115,8 @@ def examine(config: EngineConfig) -> Findings:
         weight_bytes = count_weight_bytes(description, dtype, resolve_matrix_formats(config.compute, kernels))
         model = _model_findings(description, weight_bytes)
         kv_dtype = resolve_kv_dtype(config.cache.kv_cache_dtype, config.compute.dtype, dtype, kernels)
-        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, kv_dtype.itemsize)
+        kv_bytes = (kv_dtype.itemsize, scale_bytes(kv_dtype))
+        fit = _fit_findings(description, config, free_bytes, model.weight_bytes, kv_bytes)
     return Findings(
         machine=describe_machine(),
         device=DeviceFindings(
@@ -149,18 +151,18 @@ def _fit_findings(
     config: EngineConfig,
     free_bytes: int,
     weight_bytes: int,
-    bytes_per_element: int,
+    element_and_scale_bytes: tuple[int, int],
 ) -> FitFindings:
     spec, block_size = description.spec, config.cache.block_size
     left_bytes = max(free_bytes - weight_bytes, 0)
     kv_bytes = config.cache.kv_cache_memory or int(DEFAULT_KV_SHARE * left_bytes)
-    num_blocks = kv_bytes // block_bytes(spec, block_size, bytes_per_element)
+    num_blocks = kv_bytes // block_bytes(spec, block_size, *element_and_scale_bytes)
     longest = min(config.model.max_model_len or spec.max_positions, spec.max_positions)
     lengths = [length for length in _TYPICAL_TOKENS if length < longest]
     return FitFindings(
         fits=num_blocks > 0 and weight_bytes + kv_bytes <= free_bytes,
         kv_bytes=kv_bytes,
-        bytes_per_token=spec.kv_bytes_per_token(bytes_per_element),
+        bytes_per_token=spec.kv_bytes_per_token(*element_and_scale_bytes),
         block_size=block_size,
         num_blocks=num_blocks,
         num_tokens=num_blocks * block_size,

@@ -20,7 +20,7 @@ HOMES = {
     "uvicorn": ("server/",),
     "tokenizers": ("control/text/",),
     "jinja2": ("control/text/",),
-    "safetensors": ("checkpoint/", "compute/models/"),
+    "safetensors": ("checkpoint/", "compute/models/", "bench/random_model.py"),
     "prometheus_client": ("observability/", "server/"),
     "torch": ("compute/", "build.py", "llm.py", "engine_process.py", "cli/doctor", "bench/targets/workers/"),
     "matplotlib": ("bench/figures.py",),

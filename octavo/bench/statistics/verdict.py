@@ -11,6 +11,8 @@ from octavo.bench.statistics.ratio import paired_ratio
 
 # A difference below this is called none, however narrow its interval.
 SMALLEST_EFFECT = 0.03
+# Fewer blocks carry no verdict, whatever their interval.
+FEWEST_FOR_VERDICT = 5
 # Below so many blocks a bootstrap interval is too narrow, and Student's t is printed.
 FEWEST_FOR_BOOTSTRAP = 8
 # With five blocks no two-sided sign-flip p is under 0.0625.
@@ -35,7 +37,8 @@ class Comparison:
         low, high: its 95 % interval; None of fewer than two blocks.
         method: how the interval was found.
         p: of no difference, by flipping signs; None below six blocks.
-        verdict: BETTER or WORSE only where the interval excludes 1 and the effect exceeds 3 %.
+        verdict: BETTER or WORSE only of five blocks or more, where the interval excludes 1 and the effect
+            exceeds 3 %.
     """
 
     ratio: float
@@ -70,6 +73,9 @@ def compare(
             method = "BCa bootstrap of log-ratios, 10,000 resamples"
     if low is None or high is None:
         method = "none: one block"
+    verdict = judge(by_t.mean, low, high, higher_is_better=higher_is_better)
+    if len(logs) < FEWEST_FOR_VERDICT:
+        verdict = Verdict.TOO_FEW
     return Comparison(
         ratio=by_t.mean,
         low=low,
@@ -77,7 +83,7 @@ def compare(
         num_blocks=len(logs),
         method=method,
         p=p,
-        verdict=judge(by_t.mean, low, high, higher_is_better=higher_is_better),
+        verdict=verdict,
     )
 
 

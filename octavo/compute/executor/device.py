@@ -17,6 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KV_DTYPES = _DTYPES | {"int8": torch.int8}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -68,12 +69,12 @@ def resolve_kv_dtype(kv_name: str, dtype_name: str, dtype: torch.dtype, kernels:
     """
     if kv_name == "auto":
         return kernels.narrow_kv_dtype or dtype if dtype_name == "auto" else dtype
-    if kv_name not in _DTYPES:
-        raise ConfigError(f"--kv-cache-dtype must be auto, {', '.join(_DTYPES)}, not {kv_name!r}")
-    if _DTYPES[kv_name] not in kernels.kv_dtypes:
+    if kv_name not in _KV_DTYPES:
+        raise ConfigError(f"--kv-cache-dtype must be auto, {', '.join(_KV_DTYPES)}, not {kv_name!r}")
+    if _KV_DTYPES[kv_name] not in kernels.kv_dtypes:
         names = [str(known).removeprefix("torch.") for known in kernels.kv_dtypes]
         raise ConfigError(f"--kv-cache-dtype {kv_name}: the kernels here read {', '.join(names)}")
-    return _DTYPES[kv_name]
+    return _KV_DTYPES[kv_name]
 
 
 def resolve_matrix_formats(compute: ComputeConfig, kernels: KernelTable) -> MatrixFormats:

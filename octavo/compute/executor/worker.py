@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,15 +19,37 @@ from octavo.compute.executor.device import (
     resolve_num_threads,
     return_freed_memory,
 )
+from octavo.compute.executor.packing_cache import PackingCache, cache_key
 from octavo.compute.executor.packing_meter import PackingMeter
 from octavo.compute.kernels import KernelTable, for_device, set_num_threads
+from octavo.compute.kernels.kv_rows import scale_bytes
 from octavo.compute.models.decoder import Decoder
 from octavo.compute.models.weights import load_weights
 from octavo.compute.runner.kv_storage import KvStorage
 from octavo.compute.runner.runner import ModelRunner
 from octavo.config import ComputeConfig
+from octavo.errors import ConfigError
 from octavo.families import ModelDescription
 from octavo.step import StepPlan, StepResult
+
+
+def open_packing_cache(
+    description: ModelDescription, compute: ComputeConfig, kernels: KernelTable
+) -> PackingCache | None:
+    """The file of `--repack-cache` for this model in these formats; None: there is to be none.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the kernels lay nothing out.
+    """
+    if compute.repack_cache is None:
+        return None
+    if kernels.layout_version is None:
+        reason = kernels.describe()[0].reason
+        raise ConfigError(f"--repack-cache needs the native CPU kernels: {reason}")
+    formats = resolve_matrix_formats(compute, kernels)
+    facts = (kernels.layout_version, compute.dtype, formats.quantization, description.spec)
+    key = cache_key(description.source.path, *facts)
+    return PackingCache(Path(compute.repack_cache).expanduser(), key, kernels.pack_weight)
 
 
 class Worker:
@@ -77,8 +100,11 @@ class Worker:
             formats=resolve_matrix_formats(compute, kernels),
             on_progress=on_progress,
         )
-        packing = PackingMeter(kernels.pack_weight)
+        cache = open_packing_cache(description, compute, kernels)
+        packing = PackingMeter(kernels.pack_weight if cache is None else cache)
         decoder = Decoder(description.spec, weights, replace(kernels, pack_weight=packing))
+        if cache is not None:
+            cache.finish()
         return_freed_memory()
         return cls(decoder, kernels, kv_dtype, packing)
 
@@ -89,6 +115,11 @@ class Worker:
     @property
     def kv_bytes_per_element(self) -> int:
         return self._kv_dtype.itemsize
+
+    @property
+    def kv_scale_bytes(self) -> int:
+        """What each row of the cache has beside its elements."""
+        return scale_bytes(self._kv_dtype)
 
     @property
     def kv_dtype_name(self) -> str:

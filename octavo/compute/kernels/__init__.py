@@ -45,6 +45,7 @@ class KernelTable:
         make_program: starts a pass that runs without the interpreter once it is recorded; None: none can.
         has_own_threads: its kernels run on a pool of their own and not on torch's.
         low_bit_types: the formats that `linear` multiplies as they are stored; others must be unpacked.
+        layout_version: changes with the order in which `pack_weight` leaves numbers; None: as they were.
         narrow_dtypes: formats of plain matrices that it widens as it multiplies.
     """
 
@@ -62,10 +63,11 @@ class KernelTable:
     copy_blocks: signatures.CopyBlocks
     paged_attention: signatures.PagedAttention
     choices: tuple[KernelChoice, ...]
-    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    kv_dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
     narrow_kv_dtype: torch.dtype | None = None
     low_bit_types: frozenset[GgmlType] = frozenset()
     narrow_dtypes: frozenset[torch.dtype] = frozenset()
+    layout_version: int | None = None
     make_program: Callable[[], signatures.StepProgram] | None = None
     has_own_threads: bool = False
 
@@ -139,7 +141,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         "activate": "in torch's operations that treat all elements alike, wherever the batch puts them",
         "gated_activation": "SiLU in one pass; other activations as above",
         "rotate": "in place, one pass",
-        "write_kv": "one copy a row, rounded where the cache holds float16",
+        "write_kv": "one copy a row, rounded where the cache holds float16 or int8",
         "copy_blocks": "one copy a block",
         "paged_attention": f"reads the cache in place; head sizes not divisible by {HEAD_DIM_STEP} "
         "take the reference",
@@ -170,6 +172,7 @@ def native_table(library: NativeLibrary) -> KernelTable:
         narrow_kv_dtype=torch.float16,
         low_bit_types=linear.LOW_BIT_TYPES,
         narrow_dtypes=frozenset(linear.NARROW_TYPES),
+        layout_version=linear.LAYOUT_VERSION,
         make_program=partial(ForwardProgram, library),
         has_own_threads=True,
     )

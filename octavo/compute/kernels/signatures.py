@@ -218,7 +218,9 @@ class WriteKv(Protocol):
         """Put each token's key and value into its slot of one layer's blocks, IN PLACE.
 
         key, value [num_tokens, num_kv_heads, head_dim], rows may be strided. key_blocks, value_blocks
-        [num_blocks, num_kv_heads, block_size, head_dim], contiguous. slots int64 [num_tokens]:
+        [num_blocks, num_kv_heads, block_size, row], contiguous, where row is head_dim; or, in int8, head_dim
+        + 4: the numbers, rounded to -127..127 times a scale (the row's largest magnitude / 127), and the
+        four bytes of that scale, a float32. slots int64 [num_tokens]:
         block_id * block_size + offset, no two equal.
         """
         ...
@@ -245,15 +247,17 @@ class PagedAttention(Protocol):
         batch: AttentionBatch,
         scale: float,
         window: int | None = None,
+        soft_cap: float | None = None,
     ) -> Tensor:
         """Causal softmax attention over the paged cache (arXiv:2309.06180).
 
         Row i of a sequence with q rows and context c stands at position p = c - q + i and sees the
-        positions 0 to p; with a window w only p - w + 1 to p. Query head h reads KV head
+        positions 0 to p; with a window w only p - w + 1 to p. With a soft cap c a score s = scale * q.k
+        becomes c * tanh(s / c) (arXiv:2408.00118). Query head h reads KV head
         h // (num_heads / num_kv_heads). Slots that no row may see are never read: they may hold NaN.
 
-        query [num_tokens, num_heads, head_dim], rows may be strided. key_blocks, value_blocks
-        [num_blocks, num_kv_heads, block_size, head_dim], contiguous, one layer's. Softmax in float32.
+        query [num_tokens, num_heads, head_dim], rows may be strided. key_blocks, value_blocks: one layer's,
+        as in `WriteKv`. Softmax in float32.
         -> a new contiguous [num_tokens, num_heads, head_dim].
         """
         ...

@@ -16,7 +16,7 @@ from octavo.model_spec import AttentionSpec
 
 
 class KvLayer(NamedTuple):
-    """One layer's cache: keys and values as [num_blocks, num_kv_heads, block_size, head_dim]."""
+    """One layer's cache: keys and values as [num_blocks, num_kv_heads, block_size, row] (see kv_rows)."""
 
     key_blocks: Tensor
     value_blocks: Tensor
@@ -76,6 +76,6 @@ class Attention:
             self._kernels.rotate(query, key, self._rotary.cos, self._rotary.sin, inputs.positions)
         self._kernels.write_kv(key, value, kv.key_blocks, kv.value_blocks, inputs.slots)
         attended = self._kernels.paged_attention(
-            query, kv.key_blocks, kv.value_blocks, inputs.batch, spec.scale, self._window
+            query, kv.key_blocks, kv.value_blocks, inputs.batch, spec.scale, self._window, spec.soft_cap
         )
         self._output(attended.view(num_tokens, spec.num_heads * spec.head_dim), hidden)

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 
 from octavo.compute.kernels import KernelTable
+from octavo.compute.kernels.kv_rows import row_size, scale_bytes
 from octavo.compute.layers.attention import KvLayer
 from octavo.errors import ConfigError
 from octavo.model_spec import DecoderSpec
@@ -22,7 +23,7 @@ class KvStorage:
     context length.
 
     Attributes:
-        layers: by layer, keys and values as [num_blocks, num_kv_heads, block_size, head_dim].
+        layers: by layer, keys and values as [num_blocks, num_kv_heads, block_size, row]; see kv_rows.
         host_layers: the same of the host pool, to which blocks are swapped.
     """
 
@@ -95,11 +96,18 @@ def _allocate(
 ) -> list[KvLayer]:
     """One allocation for a whole pool, cut into layers."""
     attention = spec.attention
-    shape = (spec.num_layers, 2, num_blocks, attention.num_kv_heads, block_size, attention.head_dim)
+    shape = (
+        spec.num_layers,
+        2,
+        num_blocks,
+        attention.num_kv_heads,
+        block_size,
+        row_size(dtype, attention.head_dim),
+    )
     try:
         pool = torch.empty(shape, dtype=dtype, device=device)
     except RuntimeError as error:  # torch has no narrower class for this on a CPU
-        kv_bytes = num_blocks * block_size * spec.kv_bytes_per_token(dtype.itemsize)
+        kv_bytes = num_blocks * block_size * spec.kv_bytes_per_token(dtype.itemsize, scale_bytes(dtype))
         raise ConfigError(
             f"cannot allocate {kv_bytes / 2**20:.0f} MB for the KV cache on {device}; set a smaller {flag}"
         ) from error

@@ -10,9 +10,9 @@ from octavo.errors import ConfigError
 from octavo.model_spec import DecoderSpec
 
 
-def block_bytes(spec: DecoderSpec, block_size: int, bytes_per_element: int) -> int:
+def block_bytes(spec: DecoderSpec, block_size: int, bytes_per_element: int, scale_bytes: int = 0) -> int:
     """Bytes of one KV block: `block_size` tokens, keys and values, over all layers."""
-    return block_size * spec.kv_bytes_per_token(bytes_per_element)
+    return block_size * spec.kv_bytes_per_token(bytes_per_element, scale_bytes)
 
 
 def num_blocks_within(budget_bytes: int, bytes_per_block: int) -> int:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from octavo.compute.kernels import AttentionBatch
+from octavo.compute.kernels import AttentionBatch, reference
+from octavo.compute.kernels.kv_rows import row_size
+from octavo.compute.kernels.reference.kv_blocks import read_rows
 from octavo.compute.kernels.signatures import PagedAttention
 
 
@@ -43,20 +45,25 @@ class PagedSequences:
         counts = [-(-length // shape.block_size) for length in context_lengths]
         num_blocks = sum(counts) + 3
         deal = torch.randperm(num_blocks, generator=generator).tolist()
-        block_shape = (num_blocks, shape.num_kv_heads, shape.block_size, shape.head_dim)
-        self.key_blocks = torch.full(block_shape, float("nan"), dtype=kv_dtype)
-        self.value_blocks = torch.full(block_shape, float("nan"), dtype=kv_dtype)
+        row = row_size(kv_dtype, shape.head_dim)
+        block_shape = (num_blocks, shape.num_kv_heads, shape.block_size, row)
+        # -1 in every byte is NaN as a float32: an int8 row's scale.
+        empty = -1 if kv_dtype is torch.int8 else float("nan")
+        self.key_blocks = torch.full(block_shape, empty, dtype=kv_dtype)
+        self.value_blocks = torch.full(block_shape, empty, dtype=kv_dtype)
         self.block_ids: list[list[int]] = []
         self.queries: list[Tensor] = []  # each [context_length, num_heads, head_dim]
         for length, count in zip(context_lengths, counts, strict=True):
             block_ids = [deal.pop() for _ in range(count)]
             self.block_ids.append(block_ids)
             self.queries.append(torch.randn(length, shape.num_heads, shape.head_dim, generator=generator))
-            for blocks in (self.key_blocks, self.value_blocks):
-                tokens = torch.randn(length, shape.num_kv_heads, shape.head_dim, generator=generator)
-                positions = torch.arange(length)
-                ids = torch.tensor(block_ids)[positions // shape.block_size]
-                blocks[ids, :, positions % shape.block_size] = tokens.to(kv_dtype)
+            keys, values = (
+                torch.randn(length, shape.num_kv_heads, shape.head_dim, generator=generator) for _ in range(2)
+            )
+            positions = torch.arange(length)
+            ids = torch.tensor(block_ids)[positions // shape.block_size]
+            slots = ids * shape.block_size + positions % shape.block_size
+            reference.write_kv(keys, values, self.key_blocks, self.value_blocks, slots)
 
     def attend(
         self,
@@ -64,6 +71,7 @@ class PagedSequences:
         slices: list[tuple[int, int, int]],
         *,
         window: int | None = None,
+        soft_cap: float | None = None,
         device: str = "cpu",
     ) -> list[Tensor]:
         """Run one batch of (sequence, first position, end position); the output rows of each slice."""
@@ -85,17 +93,19 @@ class PagedSequences:
         )
         query = torch.cat([self.queries[s][start:end] for s, start, end in slices]).to(device)
         keys, values = self.key_blocks.to(device), self.value_blocks.to(device)
-        out = kernel(query, keys, values, batch, self.shape.scale, window)
+        out = kernel(query, keys, values, batch, self.shape.scale, window, soft_cap)
         return list(out.cpu().split(lengths.tolist()))
 
 
-def attend_plainly(case: PagedSequences, sequence: int, window: int | None = None) -> Tensor:
+def attend_plainly(
+    case: PagedSequences, sequence: int, window: int | None = None, soft_cap: float | None = None
+) -> Tensor:
     """All rows of a sequence, in float64 and straight from the definition, one row and head at a time."""
     shape, length = case.shape, case.context_lengths[sequence]
     keys, values = (
         torch.stack(
             [
-                blocks[case.block_ids[sequence][p // shape.block_size], :, p % shape.block_size]
+                read_rows(blocks[case.block_ids[sequence][p // shape.block_size], :, p % shape.block_size])
                 for p in range(length)
             ]
         ).double()
@@ -108,5 +118,7 @@ def attend_plainly(case: PagedSequences, sequence: int, window: int | None = Non
         for head in range(shape.num_heads):
             query = case.queries[sequence][position, head].double()
             scores = keys[first : position + 1, head // group] @ query * shape.scale
+            if soft_cap is not None:
+                scores = soft_cap * (scores / soft_cap).tanh()
             out[position, head] = scores.softmax(0) @ values[first : position + 1, head // group]
     return out

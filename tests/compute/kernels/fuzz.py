@@ -16,10 +16,12 @@ from octavo.compute.kernels import KernelTable, reference
 from octavo.compute.kernels.cpu.library import ISAS, NativeLibraryError, load_library
 from octavo.compute.kernels.cpu.linear import LOW_BIT_TYPES, NARROW_TYPES
 from octavo.compute.kernels.cpu.tensors import KV_DTYPES
+from octavo.compute.kernels.kv_rows import row_size
 from octavo.compute.quantization.matrix import StoredWeight
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences
 from tests.compute.kernels.lowbit_case import exact_product, random_matrix
+from tests.compute.kernels.threads import num_threads
 
 _TYPES = sorted(LOW_BIT_TYPES, key=lambda ggml_type: ggml_type.name)
 _REFERENCE = kernels.reference_table("the yardstick")
@@ -91,15 +93,16 @@ def _check_attention(table: KernelTable, draw: random.Random) -> None:
         shape,
         lengths,
         seed=draw.randrange(1000),
-        kv_dtype=torch.float32 if draw.random() < 0.5 else torch.float16,
+        kv_dtype=draw.choice(KV_DTYPES),
     )
     slices = [(s, length - draw.randint(1, min(length, 20)), length) for s, length in enumerate(lengths)]
     window = draw.choice([None, None, 1, 40, 256])
-    found = case.attend(table.paged_attention, slices, window=window)
-    expected = case.attend(_REFERENCE.paged_attention, slices, window=window)
+    soft_cap = draw.choice([None, None, 0.5, 30.0])
+    found = case.attend(table.paged_attention, slices, window=window, soft_cap=soft_cap)
+    expected = case.attend(_REFERENCE.paged_attention, slices, window=window, soft_cap=soft_cap)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    (alone,) = case.attend(table.paged_attention, slices[-1:], window=window)
+    (alone,) = case.attend(table.paged_attention, slices[-1:], window=window, soft_cap=soft_cap)
     assert torch.equal(alone, found[-1])
 
 
@@ -139,7 +142,8 @@ def _check_cache(table: KernelTable, draw: random.Random) -> None:
     kv_dtype, results = draw.choice(KV_DTYPES), []
     for kernel_table in (table, _REFERENCE):
         layer = tuple(
-            torch.zeros(num_blocks, num_kv_heads, block_size, head_dim, dtype=kv_dtype) for _ in range(2)
+            torch.zeros(num_blocks, num_kv_heads, block_size, row_size(kv_dtype, head_dim), dtype=kv_dtype)
+            for _ in range(2)
         )
         kernel_table.write_kv(fused[:, :num_kv_heads], fused[:, num_kv_heads:], layer[0], layer[1], slots)
         kernel_table.copy_blocks([(layer[0], layer[1])], sources, targets)
@@ -150,14 +154,14 @@ def _check_cache(table: KernelTable, draw: random.Random) -> None:
 def main() -> None:
     num_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     first_seed = int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
-    torch.set_num_threads(2)
     for isa_name in ISAS:
         try:
             table = kernels.native_table(load_library(isa_name=isa_name))
         except NativeLibraryError:
             continue
         for seed in range(first_seed, first_seed + num_rounds):
-            run_round(table, seed)
+            with num_threads(1 + seed % 2):
+                run_round(table, seed)
         print(f"{isa_name}: {num_rounds:,} rounds from seed {first_seed}, nothing differs", flush=True)
 
 

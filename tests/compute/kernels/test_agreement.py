@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from octavo.compute.kernels import KernelTable
 from octavo.compute.kernels.cpu.tensors import KV_DTYPES
+from octavo.compute.kernels.kv_rows import row_size
 from octavo.model_spec import Activation
 from tests.compute.kernels.attention_case import AttentionShape, PagedSequences, attend_plainly
 
@@ -75,10 +76,19 @@ def test_attention_of_any_shape(
     case = PagedSequences(shape, lengths, seed=data.draw(st.integers(0, 99)), kv_dtype=kv_dtype)
     slices = [(s, data.draw(st.integers(0, length - 1)), length) for s, length in enumerate(lengths)]
     window = data.draw(st.none() | st.integers(1, 300))
-    found = case.attend(native.paged_attention, slices, window=window)
-    expected = case.attend(reference_kernels.paged_attention, slices, window=window)
+    soft_cap = data.draw(st.none() | st.floats(0.3, 50))
+    found = case.attend(native.paged_attention, slices, window=window, soft_cap=soft_cap)
+    expected = case.attend(reference_kernels.paged_attention, slices, window=window, soft_cap=soft_cap)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-5)
+
+
+def test_capped_scores_are_the_definition(native: KernelTable, reference_kernels: KernelTable) -> None:
+    case = PagedSequences(AttentionShape(6, 2, 16), [70])
+    expected = attend_plainly(case, 0, window=50, soft_cap=0.4)
+    for table in (native, reference_kernels):
+        (out,) = case.attend(table.paged_attention, [(0, 0, 70)], window=50, soft_cap=0.4)
+        torch.testing.assert_close(out.double(), expected, atol=5e-6, rtol=1e-5)
 
 
 def test_attention_far_from_zero_neither_overflows_nor_hides_nan(native: KernelTable) -> None:
@@ -166,7 +176,8 @@ def test_write_and_copy_blocks(
     results = []
     for table in (native, reference_kernels):
         layers = [
-            (torch.zeros(6, 3, 7, 21).to(kv_dtype), torch.zeros(6, 3, 7, 21).to(kv_dtype)) for _ in range(2)
+            tuple(torch.zeros(6, 3, 7, row_size(kv_dtype, 21), dtype=kv_dtype) for _ in range(2))
+            for _ in range(2)
         ]
         table.write_kv(key, value, *layers[0], slots)
         table.write_kv(value, key, *layers[1], slots)

@@ -22,14 +22,15 @@ def paged_attention(
     batch: AttentionBatch,
     scale: float,
     window: int | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     num_tokens, num_heads, head_dim = query.shape
     if head_dim % HEAD_DIM_STEP:
-        return reference.paged_attention(query, key_blocks, value_blocks, batch, scale, window)
+        return reference.paged_attention(query, key_blocks, value_blocks, batch, scale, window, soft_cap)
     num_blocks, num_kv_heads, block_size, _ = key_blocks.shape
     num_sequences = batch.num_sequences
     check_rows("query", query, 3)
-    check_kv_blocks(key_blocks, value_blocks, (num_blocks, num_kv_heads, block_size, head_dim))
+    kv_format = check_kv_blocks(key_blocks, value_blocks, num_kv_heads, head_dim)
     check_dense("query_starts", batch.query_starts, torch.int32, (num_sequences + 1,))
     check_dense("context_lengths", batch.context_lengths, torch.int32, (num_sequences,))
     check_dense("block_tables", batch.block_tables, torch.int32, (num_sequences, batch.block_tables.shape[1]))
@@ -56,7 +57,8 @@ def paged_attention(
         block_size,
         window or 0,
         scale,
-        key_blocks.dtype is torch.float16,
+        soft_cap or 0.0,
+        kv_format,
         kernel_threads(),
     )
     if wrong_sequence:

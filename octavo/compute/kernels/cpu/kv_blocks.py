@@ -24,7 +24,7 @@ def write_kv(
     num_blocks, _, block_size, _ = key_blocks.shape
     check_rows("key", key, 3)
     check_rows("value", value, 3)
-    check_kv_blocks(key_blocks, value_blocks, (num_blocks, num_kv_heads, block_size, head_dim))
+    kv_format = check_kv_blocks(key_blocks, value_blocks, num_kv_heads, head_dim)
     check_dense("slots", slots, torch.int64, (num_tokens,))
     if value.shape != key.shape:
         raise ValueError(f"value has shape {tuple(value.shape)}, key {tuple(key.shape)}")
@@ -39,7 +39,7 @@ def write_kv(
         value.stride(1),
         key_blocks.data_ptr(),
         value_blocks.data_ptr(),
-        key_blocks.dtype is torch.float16,
+        kv_format,
         slots.data_ptr(),
         num_tokens,
         num_blocks,

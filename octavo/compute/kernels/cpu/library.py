@@ -24,7 +24,7 @@ _ARGUMENTS = {
         *[_POINTER] * 5,
         *[_INT64, _POINTER, _INT64, _INT64],
         *[_INT32] * 6,
-        *[_FLOAT, _INT32, _INT32],
+        *[_FLOAT, _FLOAT, _INT32, _INT32],
     ),
     "octavo_write_kv": (
         *[_POINTER] * 3,

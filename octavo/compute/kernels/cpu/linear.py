@@ -22,6 +22,8 @@ from octavo.compute.quantization.matrix import QuantizedMatrix, StoredWeight
 from octavo.model_spec import Activation
 
 PANEL_ROWS = 16
+# To be raised whenever the same matrix is laid out differently: files of panels outlive the program.
+LAYOUT_VERSION = 1
 _AS_IT_IS, _RMS_NORMED, _GATED_SILU = range(3)  # BeforeKind of lowbit.h
 # Formats whose blocks stay as they are in memory; others are unpacked to float32 when a model loads.
 LOW_BIT_TYPES = frozenset(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from octavo.compute.kernels.kv_rows import row_size
+
 
 def check_rows(name: str, x: Tensor, num_dims: int) -> None:
     """x must be float32 on the CPU with `num_dims` dims, the last one contiguous.
@@ -32,16 +34,23 @@ def check_dense(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
         )
 
 
-KV_DTYPES = (torch.float32, torch.float16)
+KV_FORMATS = {torch.float32: 0, torch.float16: 1, torch.int8: 2}  # KvFormat of isa.h
+KV_DTYPES = tuple(KV_FORMATS)
 
 
-def check_kv_blocks(key_blocks: Tensor, value_blocks: Tensor, shape: tuple[int, ...]) -> None:
-    """Both must be contiguous CPU tensors of this shape, in one of the formats that the kernels read.
+def check_kv_blocks(key_blocks: Tensor, value_blocks: Tensor, num_kv_heads: int, head_dim: int) -> int:
+    """Both must be contiguous CPU tensors of blocks, in one of the formats that the kernels read.
+
+    Returns:
+        The format's number in the C interface.
 
     Raises:
         ValueError: they are not.
     """
-    if key_blocks.dtype not in KV_DTYPES:
-        raise ValueError(f"key_blocks must be one of {KV_DTYPES}, not {key_blocks.dtype}")
+    if key_blocks.dtype not in KV_FORMATS:
+        raise ValueError(f"key_blocks must be one of {tuple(KV_FORMATS)}, not {key_blocks.dtype}")
+    num_blocks, _, block_size, _ = key_blocks.shape
+    shape = (num_blocks, num_kv_heads, block_size, row_size(key_blocks.dtype, head_dim))
     check_dense("key_blocks", key_blocks, key_blocks.dtype, shape)
     check_dense("value_blocks", value_blocks, key_blocks.dtype, shape)
+    return KV_FORMATS[key_blocks.dtype]

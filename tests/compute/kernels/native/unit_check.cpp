@@ -161,16 +161,30 @@ void check_rows(const IsaKernels& unit) {
     compare("rotation", found, expected, 1e-5f);
 }
 
+// Rows of a cache in this format.
+std::vector<uint8_t> stored_rows(const std::vector<float>& numbers, int head_dim, KvFormat format) {
+    const int64_t row_bytes = format == kKvFloat ? 4 * head_dim : format == kKvHalf ? 2 * head_dim : head_dim + 4;
+    const auto num_rows = static_cast<int64_t>(numbers.size()) / head_dim;
+    std::vector<uint8_t> rows(num_rows * row_bytes);
+    for (int64_t i = 0; i < num_rows; ++i) {
+        const float* from = numbers.data() + i * head_dim;
+        uint8_t* to = rows.data() + i * row_bytes;
+        if (format == kKvFloat) std::memcpy(to, from, row_bytes);
+        if (format == kKvHalf) kGenericKernels.store_halves(from, head_dim, reinterpret_cast<uint16_t*>(to));
+        if (format == kKvInt8) kGenericKernels.store_int8(from, head_dim, reinterpret_cast<int8_t*>(to));
+    }
+    return rows;
+}
+
 // One sequence's rows over a cache of its own, in pieces that are merged.
-void check_attention(const IsaKernels& unit, bool kv_is_half) {
+void check_attention(const IsaKernels& unit, KvFormat format) {
     const int group = static_cast<int>(between(1, 8)), head_dim = 8 * static_cast<int>(between(1, 32));
     const int32_t context = static_cast<int32_t>(between(1, 400)), rows = static_cast<int32_t>(between(1, std::min(context, 4)));
     const int32_t block_size = 16, num_blocks = (context + block_size - 1) / block_size;
     const std::vector<float> query = numbers(int64_t{rows} * group * head_dim);
-    std::vector<float> keys = numbers(int64_t{num_blocks} * block_size * head_dim), values = numbers(keys.size());
-    std::vector<uint16_t> half_keys(keys.size()), half_values(keys.size());
-    kGenericKernels.store_halves(keys.data(), static_cast<int64_t>(keys.size()), half_keys.data());
-    kGenericKernels.store_halves(values.data(), static_cast<int64_t>(keys.size()), half_values.data());
+    const std::vector<uint8_t> keys = stored_rows(numbers(int64_t{num_blocks} * block_size * head_dim), head_dim, format),
+                               values = stored_rows(numbers(int64_t{num_blocks} * block_size * head_dim), head_dim, format);
+    const float soft_cap = between(0, 1) ? 0.0f : 2.0f;
     const int32_t starts[2] = {0, rows};
     std::vector<int32_t> table(num_blocks);
     for (int32_t b = 0; b < num_blocks; ++b) table[b] = b;
@@ -179,10 +193,8 @@ void check_attention(const IsaKernels& unit, bool kv_is_half) {
     for (int u = 0; u < 2; ++u) {
         outs[u].resize(query.size());
         const AttentionCall call = {query.data(), group * head_dim, head_dim,
-                                    kv_is_half ? static_cast<const void*>(half_keys.data()) : keys.data(),
-                                    kv_is_half ? static_cast<const void*>(half_values.data()) : values.data(),
-                                    starts, &context, table.data(), num_blocks, outs[u].data(), 1, group, 1, head_dim,
-                                    block_size, 0, 1.0f / std::sqrt(static_cast<float>(head_dim)), kv_is_half};
+                                    keys.data(), values.data(), starts, &context, table.data(), num_blocks, outs[u].data(), 1, group, 1, head_dim,
+                                    block_size, 0, 1.0f / std::sqrt(static_cast<float>(head_dim)), soft_cap, format};
         const QueryTile tile = {0, 0, rows};
         const int num_pairs = rows * group;
         std::vector<float> total(num_pairs * (head_dim + 2)), part(total.size());
@@ -212,7 +224,7 @@ int main(int argc, char** argv) {
         check_floats(*unit);
         check_halves(*unit);
         check_rows(*unit);
-        check_attention(*unit, round % 2 == 1);
+        check_attention(*unit, static_cast<KvFormat>(round % 3));
     }
     std::printf("%s beside generic: %d checks, %d wrong\n", unit->name, g_num_checks, g_num_wrong);
     return g_num_wrong == 0 ? 0 : 1;

@@ -210,11 +210,12 @@ OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, i
                                        const int32_t* block_tables, int64_t block_table_stride, float* out,
                                        int64_t num_tokens, int64_t num_blocks, int32_t num_sequences, int32_t num_heads, int32_t num_kv_heads,
                                        int32_t head_dim, int32_t block_size, int32_t window, float scale,
-                                       int32_t kv_is_half, int32_t num_threads) {
+                                       float soft_cap, int32_t kv_format, int32_t num_threads) {
     const AttentionCall fixed = {query,          query_token_stride, query_head_stride,  key_blocks,    value_blocks,
                                  query_starts,   context_lengths,    block_tables,       block_table_stride,
                                  out,            num_sequences,      num_heads,          num_kv_heads,  head_dim,
-                                 block_size,     window,             scale,              kv_is_half != 0};
+                                 block_size,     window,             scale,              soft_cap,
+                                 static_cast<KvFormat>(kv_format)};
     StepInputs now = {num_tokens, num_threads};
     now.query_starts = query_starts, now.context_lengths = context_lengths, now.block_tables = block_tables;
     now.block_table_stride = block_table_stride, now.num_sequences = num_sequences;
@@ -232,15 +233,17 @@ OCTAVO_API int64_t octavo_paged_attention(const void* isa, const float* query, i
 // Returns 0, or the first token whose slot lies outside the blocks, plus 1; then nothing is written.
 OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const float* value, int64_t key_token_stride,
                                    int64_t key_head_stride, int64_t value_token_stride, int64_t value_head_stride,
-                                   void* key_blocks, void* value_blocks, int32_t kv_is_half, const int64_t* slots,
+                                   void* key_blocks, void* value_blocks, int32_t kv_format, const int64_t* slots,
                                    int64_t num_tokens, int64_t num_blocks, int64_t num_kv_heads, int64_t block_size,
                                    int64_t head_dim, int32_t num_threads) {
     const auto* kernels = static_cast<const IsaKernels*>(isa);
+    const int64_t row_size = kv_format == kKvInt8 ? head_dim + static_cast<int64_t>(sizeof(float)) : head_dim;
     const auto put = [=](const float* from, void* blocks, int64_t to) {
-        if (kv_is_half)
-            kernels->store_halves(from, head_dim, static_cast<uint16_t*>(blocks) + to);
-        else
-            std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim);
+        switch (static_cast<KvFormat>(kv_format)) {
+            case kKvFloat: std::memcpy(static_cast<float*>(blocks) + to, from, sizeof(float) * head_dim); return;
+            case kKvHalf: kernels->store_halves(from, head_dim, static_cast<uint16_t*>(blocks) + to); return;
+            case kKvInt8: kernels->store_int8(from, head_dim, static_cast<int8_t*>(blocks) + to); return;
+        }
     };
     StepInputs now = {num_tokens, num_threads};
     now.slots = slots;
@@ -252,7 +255,7 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
             for (int64_t token = first; token < end; ++token) {
                 const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
                 for (int64_t head = 0; head < num_kv_heads; ++head) {
-                    const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * head_dim;
+                    const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * row_size;
                     put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
                     put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
                 }

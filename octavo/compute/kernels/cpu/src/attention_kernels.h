@@ -25,16 +25,24 @@ OCTAVO_INLINE void prefetch(const Number* start, int count) {
 
 OCTAVO_INLINE Vec load_number(const float* from) { return load(from); }
 OCTAVO_INLINE Vec load_number(const uint16_t* from) { return load_halves(from); }
+OCTAVO_INLINE Vec load_number(const int8_t* from) { return load_int8(from); }
+
+// Numbers from one token's row to the next.
+template <typename Number>
+OCTAVO_INLINE int row_size(int head_dim) {
+    return sizeof(Number) == 1 ? head_dim + static_cast<int>(sizeof(float)) : head_dim;
+}
 
 // Some neighbouring tokens of one sequence and KV head: where their keys and values lie.
 // Entries up to num_known - 1 may be prefetched: the tokens that come next, of whatever sequence and head.
-// Numbers are float, or uint16_t where the cache holds float16.
+// Numbers are float, uint16_t where the cache holds float16, or int8_t; these have a scale for each token.
 template <typename Number>
 struct TokenRun {
     const Number* const* keys;
     const Number* const* values;
     int num_tokens;
     int num_known;
+    const float *key_scales, *value_scales;  // null where the numbers need none
 };
 
 // scores[h * kChunkTokens + t] = query_h . key_t, for t < run.num_tokens rounded up to a multiple of 4.
@@ -47,7 +55,7 @@ OCTAVO_INLINE void score_tokens(const float* query, int64_t head_stride, const T
             // Past the end the last key is read again: the same code computes every score.
             rows[i] = run.keys[t + i < run.num_tokens ? t + i : run.num_tokens - 1];
             const int ahead = t + i + kChunkTokens;
-            if (ahead < run.num_known) prefetch(run.keys[ahead], head_dim);
+            if (ahead < run.num_known) prefetch(run.keys[ahead], row_size<Number>(head_dim));
         }
         Vec sums[H][4] = {};
         for (int d = 0; d < head_dim; d += kLanes) {
@@ -85,6 +93,19 @@ OCTAVO_INLINE void add_values(const float* weights, const float* rescale, const 
         for (int w = 0; w < W; ++w) store(weighted + h * head_dim + d + w * kLanes, sums[h][w]);
 }
 
+OCTAVO_INLINE void multiply_scores(float* scores, const float* factors) {
+    for (int i = 0; i < kChunkTokens; i += kLanes) store(scores + i, load(scores + i) * load(factors + i));
+}
+
+// score -> cap * tanh(score * scale / cap), for models that bound their scores so (Gemma 2, arXiv:2408.00118).
+OCTAVO_INLINE void cap_scores(float* scores, float scale, float cap) {
+    for (int i = 0; i < kChunkTokens; i += kLanes) {
+        const Vec twice = load(scores + i) * broadcast(2.0f * scale / cap);
+        // tanh(u) = 1 - 2 / (1 + e^2u)
+        store(scores + i, broadcast(cap) - broadcast(2.0f * cap) / (broadcast(1.0f) + exp(twice)));
+    }
+}
+
 // Turn one head's scores into softmax weights against the running maximum. Returns the factor that
 // brings what was summed before to the new maximum.
 OCTAVO_INLINE float weigh_scores(float* scores, int num_tokens, float scale, float* running_max, float* running_sum) {
@@ -117,8 +138,13 @@ void attend_chunk(const AttentionCall& call, const float* query, const TokenRun<
     alignas(32) float scores[H * kChunkTokens];
     float rescale[H];
     score_tokens<H, Number>(query, call.query_head_stride, run, head_dim, scores);
-    for (int h = 0; h < H; ++h)
-        rescale[h] = weigh_scores(scores + h * kChunkTokens, run.num_tokens, call.scale, max + h, sum + h);
+    for (int h = 0; h < H; ++h) {
+        float* row = scores + h * kChunkTokens;
+        if (run.key_scales) multiply_scores(row, run.key_scales);
+        if (call.soft_cap > 0) cap_scores(row, call.scale, call.soft_cap);
+        rescale[h] = weigh_scores(row, run.num_tokens, call.soft_cap > 0 ? 1.0f : call.scale, max + h, sum + h);
+        if (run.value_scales) multiply_scores(row, run.value_scales);
+    }
     int d = 0;
     for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes)
         add_values<H, kWide, Number>(scores, rescale, run, d, head_dim, weighted);
@@ -180,11 +206,26 @@ OCTAVO_INLINE void find_tokens(const AttentionCall& call, int sequence, int kv_h
         const int64_t tile_start =
             (static_cast<int64_t>(block_table[block]) * call.num_kv_heads + kv_head) * call.block_size;
         for (; offset < call.block_size && token < end_token; ++offset, ++token) {
-            keys[token - first_token] = key_blocks + (tile_start + offset) * call.head_dim;
-            values[token - first_token] = value_blocks + (tile_start + offset) * call.head_dim;
+            keys[token - first_token] = key_blocks + (tile_start + offset) * row_size<Number>(call.head_dim);
+            values[token - first_token] = value_blocks + (tile_start + offset) * row_size<Number>(call.head_dim);
         }
     }
 }
+
+// The scales of a chunk's int8 rows, with room for reading whole vectors from any token on.
+struct ChunkScales {
+    alignas(32) float keys[2 * kChunkTokens], values[2 * kChunkTokens];
+};
+
+OCTAVO_INLINE void read_scales(const TokenRun<int8_t>& run, int head_dim, ChunkScales* scales) {
+    *scales = {};
+    for (int t = 0; t < run.num_tokens; ++t) {
+        std::memcpy(scales->keys + t, run.keys[t] + head_dim, sizeof(float));
+        std::memcpy(scales->values + t, run.values[t] + head_dim, sizeof(float));
+    }
+}
+template <typename Number>
+OCTAVO_INLINE void read_scales(const TokenRun<Number>&, int, ChunkScales*) {}
 
 template <typename Number>
 void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head, int first_token, int end_token,
@@ -211,12 +252,16 @@ void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head,
     // One row reads the cache as it is; several share what was widened once.
     const bool widens = sizeof(Number) != sizeof(float) && tile.num_rows > 1 && call.head_dim <= kMaxWideHead;
     WideChunk wide;
+    constexpr bool kHasScales = sizeof(Number) == 1;
+    ChunkScales scales;
     const int first_chunk = start_token - (start_token - first_token) % kChunkTokens;
     for (int chunk = first_chunk; chunk < end_token; chunk += kChunkTokens) {
         const int chunk_end = chunk + kChunkTokens < end_token ? chunk + kChunkTokens : end_token;
         const int start = chunk > start_token ? chunk : start_token;
         const Number *const *chunk_keys = keys + (start - first_token), *const *chunk_values = values + (start - first_token);
-        if (widens) widen_chunk<Number>({chunk_keys, chunk_values, chunk_end - start, 0}, call.head_dim, &wide);
+        const TokenRun<Number> whole = {chunk_keys, chunk_values, chunk_end - start, 0, nullptr, nullptr};
+        if (kHasScales) read_scales(whole, call.head_dim, &scales);
+        if (widens) widen_chunk<Number>(whole, call.head_dim, &wide);
         for (int row = 0; row < tile.num_rows; ++row) {
             const int position = first_position + row;
             int low = call.window > 0 ? position - call.window + 1 : 0;
@@ -227,11 +272,16 @@ void attend_typed(const AttentionCall& call, const QueryTile& tile, int kv_head,
                                  kv_head * group * call.query_head_stride;
             const int skipped = low - start;
             const int num_known = tile.num_rows <= kMaxPrefetchRows ? end_known - low : 0;
+            const float *key_scales = kHasScales ? scales.keys + skipped : nullptr,
+                        *value_scales = kHasScales ? scales.values + skipped : nullptr;
             if (widens)
-                attend_group<float>(call, query, {wide.keys + skipped, wide.values + skipped, high - low, 0},
-                                    row * group, part);
+                attend_group<float>(
+                    call, query, {wide.keys + skipped, wide.values + skipped, high - low, 0, key_scales, value_scales},
+                    row * group, part);
             else
-                attend_group<Number>(call, query, {chunk_keys + skipped, chunk_values + skipped, high - low, num_known},
+                attend_group<Number>(call, query,
+                                     {chunk_keys + skipped, chunk_values + skipped, high - low, num_known, key_scales,
+                                      value_scales},
                                      row * group, part);
         }
     }
@@ -242,10 +292,11 @@ void attend_tokens(const AttentionCall& call, const QueryTile& tile, int kv_head
     const int num_pairs = tile.num_rows * (call.num_heads / call.num_kv_heads);
     for (int i = 0; i < num_pairs; ++i) part.max[i] = -INFINITY, part.sum[i] = 0.0f;
     std::memset(part.weighted, 0, sizeof(float) * num_pairs * call.head_dim);
-    if (call.kv_is_half)
-        attend_typed<uint16_t>(call, tile, kv_head, first_token, end_token, ahead, part);
-    else
-        attend_typed<float>(call, tile, kv_head, first_token, end_token, ahead, part);
+    switch (call.kv_format) {
+        case kKvFloat: return attend_typed<float>(call, tile, kv_head, first_token, end_token, ahead, part);
+        case kKvHalf: return attend_typed<uint16_t>(call, tile, kv_head, first_token, end_token, ahead, part);
+        case kKvInt8: return attend_typed<int8_t>(call, tile, kv_head, first_token, end_token, ahead, part);
+    }
 }
 
 void merge_partials(int num_pairs, int head_dim, const AttentionPartial& total, const AttentionPartial& part) {
@@ -273,6 +324,22 @@ void store_attention(const AttentionCall& call, const QueryTile& tile, int kv_he
             for (int d = 0; d < call.head_dim; d += kLanes) store(out + d, load(weighted + d) * inverse);
         }
     }
+}
+
+// Floats -> int8, rounded to the nearest, and the float32 that they are to be multiplied by: the largest
+// magnitude / 127. A row with NaN or infinity gets NaN there.
+void store_int8(const float* from, int64_t count, int8_t* to) {
+    float largest = 0.0f, never = 0.0f;
+    for (int64_t i = 0; i < count; ++i) {
+        largest = std::fabs(from[i]) > largest ? std::fabs(from[i]) : largest;
+        never += from[i] - from[i];
+    }
+    const bool is_zero = largest < 1e-35f;  // its inverse would overflow
+    const float inverse = is_zero || never != 0.0f ? 0.0f : 127.0f / largest;
+    for (int64_t i = 0; i < count; ++i)
+        to[i] = never != 0.0f ? int8_t{0} : static_cast<int8_t>(std::nearbyint(from[i] * inverse));
+    const float scale = never != 0.0f ? NAN : is_zero ? 0.0f : largest / 127.0f;
+    std::memcpy(to + count, &scale, sizeof scale);
 }
 
 // Floats -> float16, rounded to the nearest, ties to even.

@@ -7,12 +7,16 @@
 
 namespace octavo {
 
+// How the cache holds a head's row of numbers: as many float32, float16 or int8, the latter followed by the
+// float32 that they are multiplied by.
+enum KvFormat : int32_t { kKvFloat = 0, kKvHalf = 1, kKvInt8 = 2 };
+
 // One layer's attention call. Strides count floats; see signatures.PagedAttention for the shapes.
 struct AttentionCall {
     const float* query;
     int64_t query_token_stride;
     int64_t query_head_stride;
-    const void* key_blocks;  // float, or float16 where kv_is_half
+    const void* key_blocks;
     const void* value_blocks;
     const int32_t* query_starts;
     const int32_t* context_lengths;
@@ -26,7 +30,8 @@ struct AttentionCall {
     int32_t block_size;
     int32_t window;  // 0: none
     float scale;
-    bool kv_is_half;
+    float soft_cap;  // 0: none
+    KvFormat kv_format;
 };
 
 // Neighbouring rows of one sequence, attended together so that K and V come from the L1 cache.
@@ -90,6 +95,7 @@ struct IsaKernels {
     // Divide and store the tile's rows.
     void (*store_attention)(const AttentionCall&, const QueryTile&, int kv_head, const AttentionPartial&);
     void (*store_halves)(const float* from, int64_t count, uint16_t* to);
+    void (*store_int8)(const float* from, int64_t count, int8_t* to);
     void (*rms_norm)(const StridedRows&, const float* x, const float* weight, float eps, int64_t first_outer,
                      int64_t end_outer, float* out);
     void (*rotate)(const StridedRows&, float* x, const float* cos, const float* sin, const int64_t* positions,

@@ -8,7 +8,7 @@
 namespace octavo {
 
 const IsaKernels kAvx2Kernels = {
-    "avx2",     attend_tokens, merge_partials,  store_attention, store_halves,    rms_norm,
+    "avx2",     attend_tokens, merge_partials,  store_attention, store_halves,    store_int8, rms_norm,
     rotate,     gated_silu,    find_maximum,    multiply_panels, quantize_tiles,  multiply_lowbit,
     multiply_narrow,
 };

@@ -81,6 +81,17 @@ OCTAVO_INLINE Vec load_halves(const void* from) {
 #endif
 }
 
+// Eight int8 numbers, widened.
+OCTAVO_INLINE Vec load_int8(const int8_t* from) {
+#if defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    Vec to;
+    for (int i = 0; i < kLanes; ++i) to[i] = static_cast<float>(from[i]);
+    return to;
+#endif
+}
+
 OCTAVO_INLINE Vec broadcast(float x) { return Vec{x, x, x, x, x, x, x, x}; }
 
 // a * b + c, rounded once where the processor can. Spelled out, so that every tile size does the same.

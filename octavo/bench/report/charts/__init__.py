@@ -1,0 +1,1 @@
+"""One file for each kind of figure: a panel's data in, an SVG out."""
