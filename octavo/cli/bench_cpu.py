@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from octavo.bench.cpu_spec import CpuSpec
-from octavo.cli.bench_compare import make_targets, show_fairness
+from octavo.cli.bench_compare import make_targets, show_comparison
 from octavo.cli.bench_output import add_output_flag, check_output, progress, show_table, write_output
 from octavo.cli.config_flags import (
     ENGINE_GROUPS,
@@ -120,33 +120,38 @@ def _run_beside(peers: list[str], config: EngineConfig, spec: CpuSpec) -> tuple[
 
 def _show(report: dict[str, Any], beside: ComparisonRun | None, absent: list[str]) -> None:
     others = [] if beside is None else [one.target.name for one in beside.contenders[1:] if one.is_in]
-    rows = []
+    # Beside others the width is theirs; the ends are in the output file.
+    columns = ("median",) if others else ("median", "min", "max")
+    rows, through_http = [], ""
     for work in report["works"]:
         name = work["name"]
         goals = _GOALS.get(name, ("", ""))
-        numbers = [f"{work[column]:,.2f}" for column in ("median", "min", "max")]
-        unit = work["unit"]
+        numbers = [
+            f"{work[column]:,.4g}" if work[column] < 100 else f"{work[column]:,.0f}" for column in columns
+        ]
         if name.endswith(_HTTP):
-            goals, unit = _HTTP_GOALS, f"tok/s, {_share_of_engine(report, work):.0%} of the engine"
-        rows.append([name, *numbers, unit, *goals, *(_ratio(beside, other, name) for other in others)])
+            goals = _HTTP_GOALS
+            through_http = f"through HTTP: {_share_of_engine(report, work):.0%} of the engine's speed"
+        rows.append(
+            [name, *numbers, work["unit"], *goals, *(_ratio(beside, other, name) for other in others)]
+        )
     engine, load = report["engine"], report["load_average"]
     notes = [
+        through_http,
         f"{report['spec']['repeats']} repeats after a warm-up; load average {load['before'][0]:.1f} "
         f"before, {load['after'][0]:.1f} after",
         f"{report['machine']['cpu']}, {report['machine']['num_cores']} cores",
     ]
     if beside is not None:
-        notes.append("over a peer: how many times as fast, with its 95 % interval, measured in turns with it")
-        notes += [f"{one.target.name} is out: {one.failure}" for one in beside.contenders if not one.is_in]
-        notes += [f"left out: {line}" for line in absent]
+        notes.append("x PEER: how many times as fast as it, measured in turns with it; intervals below")
     show_table(
         f"{engine['model_name']}, {engine['dtype']} on {engine['device']}, kernels: {engine['kernels']}",
-        ("", "median", "min", "max", "unit", "goal", "first bar", *(f"over {other}" for other in others)),
+        ("", *columns, "unit", "goal", "first bar", *(f"x {other}" for other in others)),
         rows,
         notes,
     )
     if beside is not None:
-        show_fairness(beside.contenders)
+        show_comparison(beside, absent)
 
 
 def _share_of_engine(report: dict[str, Any], through_http: dict[str, Any]) -> float:
@@ -165,6 +170,4 @@ def _ratio(beside: ComparisonRun | None, other: str, work: str) -> str:
         return "–"
     from octavo.bench.statistics import paired_ratio  # noqa: PLC0415
 
-    ratio = paired_ratio(ours, theirs)
-    interval = "" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
-    return f"{ratio.mean:.2f}{interval}"
+    return f"{paired_ratio(ours, theirs).mean:.2f}"

