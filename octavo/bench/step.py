@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from octavo.bench.machine import describe_machine
 from octavo.bench.prompts import ordinary_token_ids
@@ -18,11 +18,27 @@ from octavo.errors import ConfigError
 from octavo.sampling_params import SamplingParams
 from octavo.step import SampleRequest, SequenceSlice, StepPlan
 
-if TYPE_CHECKING:
-    from octavo.compute.executor.worker import Worker
-    from octavo.compute.kernels.signatures import CallTime
-
 _CHUNK_TOKENS = 256  # of the prompts that fill the cache beforehand
+
+
+class CallTime(Protocol):
+    """One call of a pass, and what it took in all."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def in_size(self) -> int: ...
+    @property
+    def out_size(self) -> int: ...
+    @property
+    def nanoseconds(self) -> int: ...
+
+
+class TimedWorker(Protocol):
+    """What runs plans and tells where their time goes: see octavo.build.build_worker."""
+
+    def run(self, plan: StepPlan) -> object: ...
+    def time_calls(self, plan: StepPlan, repeats: int) -> tuple[Sequence[CallTime], Sequence[float]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +115,7 @@ class _StepBench:
     """Makes plans for one worker and times them. Sequence i always has the same blocks and tokens."""
 
     def __init__(
-        self, worker: Worker, token_ids: list[int], block_size: int, blocks_each: int, repeats: int
+        self, worker: TimedWorker, token_ids: list[int], block_size: int, blocks_each: int, repeats: int
     ) -> None:
         self._worker = worker
         self._token_ids = token_ids
@@ -137,7 +153,7 @@ class _StepBench:
         return SequenceSlice(index, tokens[start:], start, blocks)
 
 
-def _shares(times: list[CallTime], repeats: int, num_tokens: int, num_seen: int) -> list[KernelShare]:
+def _shares(times: Sequence[CallTime], repeats: int, num_tokens: int, num_seen: int) -> list[KernelShare]:
     """Calls of one kind together, the slowest first. num_seen: tokens that all rows together attend to."""
     kinds: dict[tuple[str, int, int], list[int]] = {}
     for time in times:
