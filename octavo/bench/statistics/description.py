@@ -114,4 +114,5 @@ def _skew(values: Sequence[float], mean: float, variance: float | None) -> float
         return None
     second = math.fsum((value - mean) ** 2 for value in values) / n
     third = math.fsum((value - mean) ** 3 for value in values) / n
-    return math.sqrt(n * (n - 1)) / (n - 2) * third / (second * math.sqrt(second))
+    scale = second * math.sqrt(second)  # 0 where the spread is too small for its square
+    return math.sqrt(n * (n - 1)) / (n - 2) * third / scale if scale else None
