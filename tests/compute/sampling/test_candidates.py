@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
@@ -86,6 +86,11 @@ token_ids = st.integers(0, VOCAB_SIZE - 1)
     ),
 )
 def test_scores_are_those_of_transformers_processors(seed, one):
+    # A bad word that begins in the prompt is transformers' alone; here, as in vLLM, only the output counts.
+    begins_in_prompt = not one.output_token_ids and any(
+        len(word) > 1 and word[0] == one.prompt_token_ids[-1] for word in one.bad_words_token_ids
+    )
+    assume(not begins_in_prompt)
     logits = random_logits(1, seed=seed)[0]
     found = candidates(logits, one)
     expected = by_processors(logits, one)

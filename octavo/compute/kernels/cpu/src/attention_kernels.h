@@ -63,7 +63,7 @@ OCTAVO_INLINE void score_tokens(const float* query, int64_t head_stride, const T
             for (int h = 0; h < H; ++h) q[h] = load(query + h * head_stride + d);
             for (int i = 0; i < 4; ++i) {
                 const Vec k = load_number(rows[i] + d);
-                for (int h = 0; h < H; ++h) sums[h][i] += q[h] * k;
+                for (int h = 0; h < H; ++h) sums[h][i] = multiply_add(q[h], k, sums[h][i]);
             }
         }
         for (int h = 0; h < H; ++h)
@@ -78,7 +78,7 @@ OCTAVO_INLINE void add_values(const float* weights, const float* rescale, const 
     Vec sums[H][W];
     for (int h = 0; h < H; ++h)
         for (int w = 0; w < W; ++w)
-            sums[h][w] = load(weighted + h * head_dim + d + w * kLanes) * broadcast(rescale[h]);
+            sums[h][w] = settled(load(weighted + h * head_dim + d + w * kLanes) * broadcast(rescale[h]));
     for (int t = 0; t < run.num_tokens; ++t) {
         const Number* value = run.values[t] + d;
         if (t + kChunkTokens < run.num_known) prefetch(run.values[t + kChunkTokens] + d, W * kLanes);
@@ -86,7 +86,7 @@ OCTAVO_INLINE void add_values(const float* weights, const float* rescale, const 
         for (int h = 0; h < H; ++h) p[h] = broadcast(weights[h * kChunkTokens + t]);
         for (int w = 0; w < W; ++w) {
             const Vec v = load_number(value + w * kLanes);
-            for (int h = 0; h < H; ++h) sums[h][w] += p[h] * v;
+            for (int h = 0; h < H; ++h) sums[h][w] = multiply_add(p[h], v, sums[h][w]);
         }
     }
     for (int h = 0; h < H; ++h)
@@ -113,7 +113,7 @@ OCTAVO_INLINE float weigh_scores(float* scores, int num_tokens, float scale, flo
     Vec largest = broadcast(*running_max);
     Vec scaled[kChunkTokens / kLanes];
     for (int i = 0; i < kChunkTokens / kLanes; ++i) {
-        scaled[i] = load(scores + i * kLanes) * broadcast(scale);
+        scaled[i] = settled(load(scores + i * kLanes) * broadcast(scale));
         largest = max(largest, scaled[i]);
     }
     const float new_max = max_lanes(largest);
@@ -126,7 +126,7 @@ OCTAVO_INLINE float weigh_scores(float* scores, int num_tokens, float scale, flo
     // Most chunks bring no new maximum; exp(0) is exactly 1.
     const float rescale = new_max == *running_max ? 1.0f : exp(broadcast(*running_max - new_max))[0];
     *running_max = new_max;
-    *running_sum = *running_sum * rescale + sum_lanes(sum);
+    *running_sum = multiply_add(broadcast(*running_sum), broadcast(rescale), broadcast(sum_lanes(sum)))[0];
     return rescale;
 }
 

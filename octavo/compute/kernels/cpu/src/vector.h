@@ -103,6 +103,17 @@ OCTAVO_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
 #endif
 }
 
+// v, finished: a product that passed through here is not merged into an addition that follows. Of a sum of two
+// products the compiler may fuse either one, and not the same one in every copy of an inlined function.
+OCTAVO_INLINE Vec settled(Vec v) {
+#if defined(__AVX2__)
+    asm("" : "+x"(v));
+#else
+    asm("" : "+m"(v));
+#endif
+    return v;
+}
+
 // The second operand wins against NaN, so a NaN in `b` survives.
 OCTAVO_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
