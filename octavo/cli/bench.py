@@ -58,10 +58,9 @@ _NO_EFFECT = (
 )
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "bench", help="measure speed and memory", allow_abbrev=False, description="Measures speed and memory."
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.description = "Measures speed and memory."
     benches = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     throughput = benches.add_parser(
         "throughput",

@@ -15,13 +15,9 @@ from octavo.cli.prompt_text import add_prompt_arguments, read_prompt
 _PIPE_COLUMNS = 160
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "cache",
-        help="list, pin and drop what a running server has cached",
-        allow_abbrev=False,
-        description="Asks a server that runs with --admin-socket about its prefix cache.",
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.description = "Asks a server that runs with --admin-socket about its prefix cache."
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = _add_action(actions, "list", run_list, "show what is cached and pinned")
     listing.add_argument("--json", action="store_true", help="print the server's answer as it is")

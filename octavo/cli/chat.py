@@ -169,14 +169,10 @@ class Conversation:
         print(f"octavo: {message}", file=sys.stderr)
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "chat",
-        help="talk with a model on the terminal",
-        allow_abbrev=False,
-        usage="octavo chat [MODEL] [flags]",
-        description="A conversation on the terminal. With piped input, each line is a message.",
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.usage = "octavo chat [MODEL] [flags]"
+    parser.description = "A conversation on the terminal. With piped input, each line is a message."
     add_model_positional(parser)
     parser.add_argument(
         "--url", metavar="URL", help="talk to this running server, e.g. http://127.0.0.1:8000"

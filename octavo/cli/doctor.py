@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from octavo.cli.config_flags import add_config_flags, add_model_positional, read_engine_config
 from octavo.config import CacheConfig, ComputeConfig, ModelConfig
@@ -20,14 +20,10 @@ _GIB = 2**30
 _LABEL_WIDTH = 19  # the same in each table, so that they stand in line
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "doctor",
-        help="what this machine has and what would fit",
-        allow_abbrev=False,
-        usage="octavo doctor [MODEL] [flags]",
-        description="Shows the machine, the kernels that will be used and why, and what would fit.",
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.usage = "octavo doctor [MODEL] [flags]"
+    parser.description = "Shows the machine, the kernels that will be used and why, and what would fit."
     add_model_positional(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_config_flags(parser, ModelConfig, without=("model", "tokenizer", "chat_template"))

@@ -30,16 +30,12 @@ Each line of OUT is {"line": its number in IN, "id": ..., "outputs": [...], "usa
 """
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "generate",
-        help="continue a prompt, or a file of them",
-        allow_abbrev=False,
-        usage="octavo generate [PROMPT] [flags]",
-        description="Continues a prompt (from the argument, --file or stdin) and prints it as it comes.",
-        epilog=_BATCH_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.usage = "octavo generate [PROMPT] [flags]"
+    parser.description = "Continues a prompt (from the argument, --file or stdin) and prints it as it comes."
+    parser.epilog = _BATCH_HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_prompt_arguments(parser)
     parser.add_argument("--jsonl", metavar="IN", help="file of prompts, one JSON object a line; - is stdin")
     parser.add_argument("--output", metavar="OUT", help="where --jsonl writes; default: stdout")

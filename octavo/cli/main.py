@@ -1,17 +1,18 @@
 """`octavo`: reads the command line, runs one command, turns errors into one line and an exit code.
 
-Imports nothing heavy: each command's module does so when it runs.
+Imports nothing heavy: a command's module is imported when that command is asked for, and what it needs
+to run when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from octavo.cli import bench, cache, chat, doctor, generate, serve
 from octavo.errors import ConfigError, ModelLoadError, OctavoError, RequestError
 from octavo.version import __version__
 
@@ -20,11 +21,21 @@ EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
-_COMMANDS = (serve, generate, chat, cache, doctor, bench)
+# Each is a module of this package, whose `fill` adds its flags.
+_COMMANDS = {
+    "serve": "serve a model over the OpenAI API",
+    "generate": "continue a prompt, or a file of them",
+    "chat": "talk with a model on the terminal",
+    "cache": "list, pin and drop what a running server has cached",
+    "doctor": "what this machine has and what would fit",
+    "bench": "measure speed and memory",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     """Complains in one line, and guesses what a misspelt flag was meant to be."""
+
+    module_name: str | None = None  # where its flags are, until they are asked for
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
@@ -43,6 +54,13 @@ class _Parser(argparse.ArgumentParser):
             arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return arguments
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, with the flags of a command only once that command was named."""
+        if self.module_name is not None:
+            module, self.module_name = importlib.import_module(self.module_name), None
+            module.fill(self)
+        return super().parse_known_args(args, namespace)
+
     def _all_flags(self) -> list[str]:
         return list(self._option_string_actions)
 
@@ -56,8 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"octavo {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in _COMMANDS:
-        module.add_command(commands)
+    for name, short_help in _COMMANDS.items():
+        command = commands.add_parser(name, help=short_help, allow_abbrev=False)
+        command.module_name = f"octavo.cli.{name}"
     return parser
 
 

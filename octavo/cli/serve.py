@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from octavo.cli.config_flags import (
     add_config_flags,
@@ -15,14 +14,10 @@ from octavo.cli.config_flags import (
 from octavo.config import ServeConfig, ServerConfig
 
 
-def add_command(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "serve",
-        help="serve a model over the OpenAI API",
-        allow_abbrev=False,
-        usage="octavo serve [MODEL] [flags]",
-        description="Serves a model over the OpenAI API until Ctrl-C or SIGTERM, which drain.",
-    )
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.usage = "octavo serve [MODEL] [flags]"
+    parser.description = "Serves a model over the OpenAI API until Ctrl-C or SIGTERM, which drain."
     add_model_positional(parser)
     add_config_flags(parser, ServerConfig)
     add_engine_flags(parser, without=("model",))
