@@ -146,8 +146,8 @@ class Linear(Protocol):
         x [num_tokens, in], rows may be strided; bias [out] -> a new [num_tokens, out]; or, given add_to
         [num_tokens, out], contiguous, the sum with it, IN PLACE, which is also returned.
 
-        Against low-bit parts an implementation may round x to int8 with one scale for each row's 32
-        neighbouring inputs (`reference.quantize_activations`), never coarser.
+        Against low-bit parts an implementation may round x to whole numbers with one scale for each row's 32
+        neighbouring inputs, as fine as `reference.quantize_activations` or finer.
         """
         ...
 

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from octavo.checkpoint.ggml_type import GgmlType
 from octavo.compute.kernels.reference.activations import gated_activation
 from octavo.compute.kernels.reference.norms import rms_norm
 from octavo.compute.kernels.signatures import Before, Gated, LinearWeight, PackedMatrix, RmsNormed
 from octavo.compute.quantization.matrix import StoredWeight
 
 ACTIVATION_BLOCK = 32
+# Products with these sum in 16 bits, which leaves eight to an activation.
+FOUR_BIT_TYPES = frozenset({GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q4_K})
 
 
 def pack_weight(matrices: Sequence[StoredWeight]) -> LinearWeight:
@@ -61,16 +64,18 @@ def _prepare(x: Tensor, before: Before | None) -> Tensor:
             return gated_activation(gate, up, before.activation)
 
 
-def quantize_activations(x: Tensor) -> Tensor:
-    """x as a low-bit product sees it: float32 [num_tokens, in], in a multiple of 32.
+def quantize_activations(x: Tensor, ggml_type: GgmlType) -> Tensor:
+    """x as a low-bit product with such a matrix sees it: float32 [num_tokens, in], in a multiple of 32.
 
-    Each row's blocks of 32 are rounded to -127..127 times a scale, the block's largest magnitude / 127.
+    Each row's blocks of 32 are rounded to whole numbers times a scale, the block's largest magnitude over
+    the largest number: 127 beside 4-bit weights, 4,095 beside others.
     """
+    largest_quant = 127.0 if ggml_type in FOUR_BIT_TYPES else 4095.0
     blocks = x.float().reshape(x.shape[0], -1, ACTIVATION_BLOCK)
     largest = blocks.abs().amax(dim=-1, keepdim=True)
     is_zero = largest < 1e-35
-    scales = (largest / 127).masked_fill(is_zero, 0.0)
+    scales = (largest / largest_quant).masked_fill(is_zero, 0.0)
     # One division, as the kernels do it: `127 / largest` would be a reciprocal and a product.
-    inverse = torch.full_like(largest, 127.0).div(largest)
+    inverse = torch.full_like(largest, largest_quant).div(largest)
     quants = (blocks * inverse).masked_fill(is_zero, 0.0).round()
     return (quants * scales).flatten(1)

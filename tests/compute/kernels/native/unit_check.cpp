@@ -58,7 +58,7 @@ struct Lowbit {
     int64_t out_size, num_blocks;
 };
 
-// Random bits in every block; scales and minimums of 1, or of 2^-10 where they are products.
+// Random bits in every block; scales and minimums of 1 and factors of at most 2 where all is to be exact.
 Lowbit random_panels(GgmlTypeId type, bool is_exact) {
     Lowbit weight;
     find_layout(type, &weight.layout);
@@ -69,6 +69,8 @@ Lowbit random_panels(GgmlTypeId type, bool is_exact) {
     const int num_scales = weight.layout.has_minimums ? 32 : 16;
     for (int64_t b = 0; b < num_panels * weight.num_blocks; ++b) {
         uint8_t* scales = weight.panels.data() + b * weight.layout.block_bytes() + weight.layout.quant_bytes();
+        if (is_exact && weight.layout.format == kS8Halves)
+            for (int i = 1; i <= 32; ++i) scales[-i] = static_cast<uint8_t>(between(-2, 2));
         for (int i = 0; i < num_scales; ++i) {
             const float single = is_exact ? 1.0f : static_cast<float>(between(1, 2000)) / 1024;
             const auto half = static_cast<uint16_t>(is_exact ? 0x3c00 : between(0x2000, 0x3fff));
@@ -96,10 +98,11 @@ std::vector<float> multiply(const IsaKernels& unit, const Lowbit& weight, const 
 
 void check_lowbit(const IsaKernels& unit, GgmlTypeId type) {
     const int64_t num_tokens = between(1, 11);
-    // With a 127 in each block activations are their own quants: all sums are whole and small, so exact.
+    // With the largest quant in each block activations are their own quants: all sums are whole, and small
+    // enough to be exact as floats.
     const Lowbit exact = random_panels(type, true);
     std::vector<float> x = whole_numbers(num_tokens * exact.num_blocks * kBlockSize, 2);
-    for (size_t i = 0; i < x.size(); i += kBlockSize) x[i] = 127;
+    for (size_t i = 0; i < x.size(); i += kBlockSize) x[i] = exact.layout.format == kU4 ? kLargestByteQuant : kLargestWideQuant;
     compare("integer sums", multiply(unit, exact, x, num_tokens), multiply(kGenericKernels, exact, x, num_tokens), 0);
     const Lowbit weight = random_panels(type, false);
     x = numbers(num_tokens * weight.num_blocks * kBlockSize);

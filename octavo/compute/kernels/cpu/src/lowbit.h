@@ -27,9 +27,11 @@ struct PanelLayout {
     constexpr int64_t block_bytes() const { return quant_bytes() + 16 * scale_bytes * (has_minimums ? 2 : 1); }
 };
 
-// Activations of one block and a tile of T tokens, quantised to -127..127 with one scale a token:
+// Activations of one block and a tile of T tokens, quantised with one scale a token:
 //   for kU4: int8 [8 steps][T][4 inputs];  for the others: int16 [16 steps][T][2 inputs];
 //   then float scale[T] and float scaled_sum[T], the sum of the block's numbers times the scale.
+// The finest steps whose sums fit: 8 x 2 x 15 x 128 in int16, and 32 x 128 x 128 x 4096 in int32 but for one.
+constexpr int32_t kLargestByteQuant = 127, kLargestWideQuant = 4095;
 constexpr int64_t activation_bytes(WeightFormat format) { return (format == kU4 ? 32 : 64) + 8; }  // a token
 
 // What is done to a row of x before a product.

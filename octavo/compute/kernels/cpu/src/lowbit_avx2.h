@@ -125,8 +125,23 @@ OCTAVO_INLINE void unpack_s8(const uint8_t* block, uint8_t* ready) {
         _mm256_store_si256(reinterpret_cast<__m256i*>(ready + 32 * i), widen_bytes(block + 16 * i));
 }
 
-// x [32] -> quants in -127..127 (-128 beside NaN and infinity), their scale, and their sum.
-OCTAVO_INLINE int32_t quantize_32(const float* x, int8_t* quants, float* scale) {
+// Packing works on each half of a register by itself: these put the numbers back in order.
+OCTAVO_INLINE void store_quants(const __m256i (&q)[4], int8_t* to) {
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
+}
+
+OCTAVO_INLINE void store_quants(const __m256i (&q)[4], int16_t* to) {
+    for (int i = 0; i < 2; ++i)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16 * i),
+                            _mm256_permute4x64_epi64(_mm256_packs_epi32(q[2 * i], q[2 * i + 1]), 0xd8));
+}
+
+// x [32] -> quants from -largest to largest (one less beside NaN and infinity), their scale, and their sum.
+template <typename Quant>
+OCTAVO_INLINE int32_t quantize_32(const float* x, Quant* quants, float* scale) {
+    constexpr int32_t kLargest = sizeof(Quant) == 1 ? kLargestByteQuant : kLargestWideQuant;
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256i largest = _mm256_setzero_si256();
     __m256 values[4];
@@ -138,15 +153,13 @@ OCTAVO_INLINE int32_t quantize_32(const float* x, int8_t* quants, float* scale) 
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
     const float magnitude = _mm_cvtss_f32(_mm_castsi128_ps(m));
-    *scale = activation_scale(magnitude);
-    const __m256 inverse = _mm256_set1_ps(inverse_activation_scale(magnitude));
-    const __m256i low = _mm256_set1_epi32(-128);
+    *scale = activation_scale(magnitude, kLargest);
+    const __m256 inverse = _mm256_set1_ps(inverse_activation_scale(magnitude, kLargest));
+    const __m256i low = _mm256_set1_epi32(-kLargest - 1);
     __m256i q[4];
     for (int i = 0; i < 4; ++i) q[i] = _mm256_max_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse)), low);
     const __m256i sums = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works on each half by itself
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(quants), _mm256_permutevar8x32_epi32(bytes, order));
+    store_quants(q, quants);
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));

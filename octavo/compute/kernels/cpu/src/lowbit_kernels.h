@@ -25,12 +25,12 @@ constexpr int kU4ReadyBlocks = 24, kS8ReadyBlocks = 18;
 // Blocks smaller than this are zero: their inverse scale would overflow.
 constexpr float kSmallestMagnitude = 1e-35f;
 
-OCTAVO_INLINE float activation_scale(float magnitude) {
-    return magnitude < kSmallestMagnitude ? 0.0f : magnitude / 127.0f;
+OCTAVO_INLINE float activation_scale(float magnitude, float largest_quant) {
+    return magnitude < kSmallestMagnitude ? 0.0f : magnitude / largest_quant;
 }
 
-OCTAVO_INLINE float inverse_activation_scale(float magnitude) {
-    return magnitude < kSmallestMagnitude ? 0.0f : 127.0f / magnitude;
+OCTAVO_INLINE float inverse_activation_scale(float magnitude, float largest_quant) {
+    return magnitude < kSmallestMagnitude ? 0.0f : largest_quant / magnitude;
 }
 
 #if defined(__AVX512BW__)
@@ -239,19 +239,18 @@ void multiply_lowbit(const LowbitCall& call, int64_t first_panel, int64_t end_pa
 // One block of one token. The largest magnitude is found among the floats' bits, where NaN stands above
 // all numbers: a block that holds one gets it as its scale.
 OCTAVO_INLINE void quantize_block(const float* x, WeightFormat format, int tile_width, int t, uint8_t* block) {
-    alignas(32) int8_t quants[kBlockSize];
-    float scale;
-    const int32_t sum = quantize_32(x, quants, &scale);
     float* scales = reinterpret_cast<float*>(block + tile_width * (activation_bytes(format) - 8));
-    scales[t] = scale;
-    scales[tile_width + t] = scale * static_cast<float>(sum);
+    int32_t sum;
     if (format == kU4) {
+        alignas(32) int8_t quants[kBlockSize];
+        sum = quantize_32(x, quants, scales + t);
         for (int step = 0; step < 8; ++step) std::memcpy(block + (step * tile_width + t) * 4, quants + step * 4, 4);
     } else {
-        alignas(32) int16_t wide[kBlockSize];
-        for (int i = 0; i < kBlockSize; ++i) wide[i] = quants[i];
-        for (int step = 0; step < 16; ++step) std::memcpy(block + (step * tile_width + t) * 4, wide + step * 2, 4);
+        alignas(32) int16_t quants[kBlockSize];
+        sum = quantize_32(x, quants, scales + t);
+        for (int step = 0; step < 16; ++step) std::memcpy(block + (step * tile_width + t) * 4, quants + step * 2, 4);
     }
+    scales[tile_width + t] = scales[t] * static_cast<float>(sum);
 }
 
 // The 32 numbers of a row's block that starts at `first`, as they go into the product.

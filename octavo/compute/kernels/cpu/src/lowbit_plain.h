@@ -60,8 +60,10 @@ OCTAVO_INLINE void sum_s8_packed(const uint8_t* block, const uint8_t* inputs, In
     sum_s8_ready<T>(quants, inputs, wide);
 }
 
-// x [32] -> quants in -127..127 (-128 beside NaN and infinity), their scale, and their sum.
-OCTAVO_INLINE int32_t quantize_32(const float* x, int8_t* quants, float* scale) {
+// x [32] -> quants from -largest to largest (one less beside NaN and infinity), their scale, and their sum.
+template <typename Quant>
+OCTAVO_INLINE int32_t quantize_32(const float* x, Quant* quants, float* scale) {
+    constexpr int32_t kLargest = sizeof(Quant) == 1 ? kLargestByteQuant : kLargestWideQuant;
     int32_t largest = 0;
     for (int i = 0; i < kBlockSize; ++i) {
         int32_t bits;
@@ -71,13 +73,13 @@ OCTAVO_INLINE int32_t quantize_32(const float* x, int8_t* quants, float* scale) 
     }
     float magnitude;
     std::memcpy(&magnitude, &largest, sizeof magnitude);
-    *scale = activation_scale(magnitude);
-    const float inverse = inverse_activation_scale(magnitude);
+    *scale = activation_scale(magnitude, kLargest);
+    const float inverse = inverse_activation_scale(magnitude, kLargest);
     int32_t sum = 0;
     for (int i = 0; i < kBlockSize; ++i) {
         const float value = x[i] * inverse;
-        const bool is_number = value >= -127.5f && value <= 127.5f;
-        quants[i] = is_number ? static_cast<int8_t>(std::nearbyint(value)) : -128;
+        const bool is_number = value >= -kLargest - 0.5f && value <= kLargest + 0.5f;
+        quants[i] = static_cast<Quant>(is_number ? std::nearbyint(value) : -kLargest - 1);
         sum += quants[i];
     }
     return sum;
