@@ -59,14 +59,14 @@ def run_quality_command(arguments: argparse.Namespace) -> int:
 
 
 def _show(report: QualityReport) -> None:
-    rows = [["float32, KV float32 (reference)", f"{report.reference_perplexity:.4f}", "", "", "", ""]]
+    rows = [["float32, KV float32", f"{report.reference_perplexity:.3f}", "", "", "", ""]]
     for form in report.forms:
         rows.append(
             [
                 f"{form.weights}, KV {form.kv}",
-                f"{form.perplexity:.4f}",
-                f"{form.perplexity_ratio:.5f}",
-                f"{form.mean_kl:.6f}",
+                f"{form.perplexity:.3f}",
+                f"{form.perplexity_ratio:.4f}",
+                f"{form.mean_kl:.4f}",
                 f"{form.max_kl:.4f}",
                 f"{100 * form.top1_agreement:.2f} %",
             ]
