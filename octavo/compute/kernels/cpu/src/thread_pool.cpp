@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace octavo {
 namespace {
@@ -34,28 +35,57 @@ bool spin_until(Condition condition) {
     return condition();
 }
 
+// A thread's share of a job's items: the first one left in the upper half, the end in the lower.
+struct alignas(64) Share {
+    std::atomic<uint64_t> items;
+
+    void set(int64_t first, int64_t end) { items.store(static_cast<uint64_t>(first) << 32 | static_cast<uint64_t>(end)); }
+
+    // The owner takes from the front and all others from the back, so that each reads memory in one stream.
+    // -1 if there is none left.
+    int64_t take(bool is_own) {
+        uint64_t left = items.load(std::memory_order_relaxed);
+        for (;;) {
+            const uint64_t first = left >> 32, end = left & 0xffffffff;
+            if (first >= end) return -1;
+            const uint64_t rest = is_own ? left + (uint64_t{1} << 32) : left - 1;
+            if (items.compare_exchange_weak(left, rest, std::memory_order_relaxed))
+                return static_cast<int64_t>(is_own ? first : end - 1);
+        }
+    }
+};
+
 struct Job {
-    int64_t num_items;
     int num_threads;
     ItemFunction function;
     void* context;
-    std::atomic<int64_t> next_item{0};
+    Share* shares;  // [num_threads]
 
     void work(int worker) {
-        for (int64_t item; (item = next_item.fetch_add(1, std::memory_order_relaxed)) < num_items;)
-            function(context, item, worker);
+        for (int i = 0; i < num_threads; ++i) {
+            Share& share = shares[(worker + i) % num_threads];
+            for (int64_t item; (item = share.take(i == 0)) >= 0;) function(context, item, worker);
+        }
     }
 };
+
+void work_alone(int64_t num_items, ItemFunction function, void* context) {
+    for (int64_t item = 0; item < num_items; ++item) function(context, item, 0);
+}
 
 // Jobs are handed over through atomics alone; the mutex is only for sleeping. Each of the two handshakes
 // (is there a job / is anyone inside; is there a job / is anyone asleep) writes its own side before it reads the
 // other's, in one total order, so that at least one of the two sees the other.
 class ThreadPool {
   public:
-    void run(Job& job) {
+    void run(int64_t num_items, int num_threads, ItemFunction function, void* context) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-        if (!turn.owns_lock()) return job.work(0);
-        while (num_workers_ < job.num_threads - 1) start_worker();
+        if (!turn.owns_lock()) return work_alone(num_items, function, context);
+        while (num_workers_ < num_threads - 1) start_worker();
+        if (shares_.size() < static_cast<size_t>(num_threads)) shares_ = std::vector<Share>(num_threads);
+        for (int i = 0; i < num_threads; ++i)
+            shares_[i].set(num_items * i / num_threads, num_items * (i + 1) / num_threads);
+        Job job{num_threads, function, context, shares_.data()};
         job_.store(&job);
         generation_.fetch_add(1);
         if (num_asleep_.load() > 0) {
@@ -102,6 +132,7 @@ class ThreadPool {
         }
     }
 
+    std::vector<Share> shares_;  // of the caller whose turn it is
     std::mutex turn_;   // held by the caller whose job it is
     std::mutex mutex_;  // held to fall asleep and to wake
     std::condition_variable job_came_, workers_left_;
@@ -128,9 +159,8 @@ ThreadPool& pool() {
 }  // namespace
 
 void run_parallel(int64_t num_items, int num_threads, ItemFunction function, void* context) {
-    Job job{num_items, num_threads, function, context};
-    if (num_threads <= 1 || num_items <= 1) return job.work(0);
-    pool().run(job);
+    if (num_threads <= 1 || num_items <= 1) return work_alone(num_items, function, context);
+    pool().run(num_items, num_threads, function, context);
 }
 
 }  // namespace octavo

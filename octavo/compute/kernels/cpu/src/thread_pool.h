@@ -1,4 +1,5 @@
-// A small thread pool: work items pulled from one atomic counter by the caller and up to N - 1 workers.
+// A small thread pool: the caller and up to N - 1 workers have a share of the items each, and then take from the
+// others' what these have not begun.
 // Owns its threads; never torch's. Workers spin briefly after a job, then sleep: an idle process uses no CPU.
 #pragma once
 #include <cstdint>
