@@ -17,7 +17,7 @@ namespace {
 // Rows of a tile times heads of a group: K and V of a chunk are read once for so many (row, head) pairs.
 constexpr int kTilePairs = 48;
 // Below so many multiply-adds or copied floats, waking another thread costs more than it saves.
-constexpr int64_t kMinParallelWork = 1 << 18;
+constexpr int64_t kMinParallelWork = 1 << 16;
 constexpr int64_t kMinParallelFloats = 1 << 14;
 constexpr int64_t kVisitItemsPerThread = 8;  // of attention
 
