@@ -214,10 +214,14 @@ void multiply_many(const LowbitCall& call, int64_t panel, const uint8_t* blocks,
         NextBytes next = {after, after + num_blocks * call.layout.block_bytes()};
         const int64_t skipped = b * activation_bytes(kFormat);
         int64_t t = 0;
-        for (; t + kTileWidth <= num_tokens; t += kTileWidth)
+        for (; t + kTileWidth <= num_tokens; t += kTileWidth) {
+            if (b + num_blocks == call.num_blocks)
+                for (int i = 0; i < kTileWidth; ++i)
+                    __builtin_prefetch(call.out + (first_token + t + i) * call.out_stride + panel * kPanelRows, 1, 2);
             multiply_ready<kTileWidth, kFormat, kMinimums>(
                 ready, call.activations + (first_token + t) * token_bytes + kTileWidth * skipped, num_blocks, &next,
                 c + t * kPanelRows);
+        }
         const uint8_t* rest = call.activations + (first_token + t) * token_bytes;
         switch (num_tokens - t) {
             case 3: multiply_ready<3, kFormat, kMinimums>(ready, rest + 3 * skipped, num_blocks, &next, c + t * kPanelRows); break;
