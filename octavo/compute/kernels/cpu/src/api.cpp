@@ -245,17 +245,30 @@ OCTAVO_API int64_t octavo_write_kv(const void* isa, const float* key, const floa
             case kKvInt8: kernels->store_int8(from, head_dim, static_cast<int8_t*>(blocks) + to); return;
         }
     };
+    // Each token's rows lie in another block: none is in a cache, and stores wait for their lines one by one.
+    constexpr int64_t kTokensAhead = 4;
+    const int64_t number_size = kv_format == kKvFloat ? 4 : kv_format == kKvHalf ? 2 : 1;
+    const auto ask = [=](int64_t to) {
+        for (int64_t byte = 0; byte < row_size * number_size; byte += 64) {
+            __builtin_prefetch(static_cast<char*>(key_blocks) + to * number_size + byte, 1);
+            __builtin_prefetch(static_cast<char*>(value_blocks) + to * number_size + byte, 1);
+        }
+    };
     StepInputs now = {num_tokens, num_threads};
     now.slots = slots;
     return perform({"write_kv", 2 * num_kv_heads * head_dim, 2 * num_kv_heads * head_dim}, now, [=](const StepInputs& step) {
         const int64_t wrong_token = find_outside(step.slots, step.num_tokens, num_blocks * block_size);
         if (wrong_token != 0) return wrong_token;
         const int64_t num_floats = 2 * step.num_tokens * num_kv_heads * head_dim;
+        const auto place = [=](int64_t slot, int64_t head) {
+            return ((slot / block_size * num_kv_heads + head) * block_size + slot % block_size) * row_size;
+        };
         for_row_ranges(step.num_tokens, num_floats, step.num_threads, [&](int64_t first, int64_t end) {
             for (int64_t token = first; token < end; ++token) {
-                const int64_t block = step.slots[token] / block_size, offset = step.slots[token] % block_size;
+                if (token + kTokensAhead < end)
+                    for (int64_t head = 0; head < num_kv_heads; ++head) ask(place(step.slots[token + kTokensAhead], head));
                 for (int64_t head = 0; head < num_kv_heads; ++head) {
-                    const int64_t to = ((block * num_kv_heads + head) * block_size + offset) * row_size;
+                    const int64_t to = place(step.slots[token], head);
                     put(key + token * key_token_stride + head * key_head_stride, key_blocks, to);
                     put(value + token * value_token_stride + head * value_head_stride, value_blocks, to);
                 }
