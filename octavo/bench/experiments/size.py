@@ -81,9 +81,9 @@ EXTENTS = {
 
 # Where an experiment has many conditions or long requests, a size means less of it.
 _CHANGES: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("smoke", "trace"): {"num_requests": 4, "length_scale": 1 / 16},
+    ("smoke", "trace"): {"num_requests": 4, "num_arrivals": 6, "length_scale": 1 / 16},
     ("full", "rate-curve"): {"num_requests": 24, "num_arrivals": 24, "length_scale": 1 / 8},
-    ("full", "trace"): {"num_requests": 16, "num_arrivals": 32, "length_scale": 1 / 8},
+    ("full", "trace"): {"num_requests": 12, "num_arrivals": 24, "length_scale": 1 / 8},
     ("full", "sensitivity"): {"num_arrivals": 32, "length_scale": 1 / 8},
     ("full", "ablation"): {"num_arrivals": 24, "length_scale": 1 / 8},
 }

@@ -35,9 +35,9 @@ class Trace:
         "answers (code) load prefill, bursts fill the queue, and latency has a longer tail at the same load."
     )
     design = (
-        "Prompt and output lengths drawn independently from each trace's 101 quantiles, scaled so that its "
-        "p99 would fit in half of the context, and by the size's own scale; gamma-distributed gaps of the "
-        "trace's shape, at 0.7 of the capacity measured with all at once."
+        "Prompt and output lengths drawn independently from each trace's 101 quantiles, scaled by the "
+        "size's own scale, or further so that the p99 fits in half of the context; gamma-distributed gaps of "
+        "the trace's shape, at 0.7 of the capacity measured with all at once."
     )
     needs_octavo = False
 
@@ -96,8 +96,7 @@ class Trace:
 
 def _scale(setup: Setup, trace: str) -> float:
     longest = trace_table(trace, "prompt")[99] + trace_table(trace, "response")[99]
-    fitting = min(1.0, _CONTEXT_SHARE * setup.vocabulary.max_model_len / longest)
-    return setup.extent.length_scale * fitting
+    return min(setup.extent.length_scale, _CONTEXT_SHARE * setup.vocabulary.max_model_len / longest)
 
 
 def _lengths(setup: Setup, trace: str) -> DrawLengths:
