@@ -51,18 +51,35 @@ OCTAVO_INLINE void load_scales(const uint8_t* from, int scale_bytes, Vec* to) {
                                  : load(reinterpret_cast<const float*>(from) + g * kLanes);
 }
 
+// The running sums of a tile, [T][16]. Variables of their own while blocks are added: through a pointer that bytes
+// might alias, the compiler would store each sum twice a block.
+template <int T>
+struct TileSums {
+    Vec of[T][kGroups];
+
+    OCTAVO_INLINE void load_from(const float* c) {
+        for (int t = 0; t < T; ++t)
+            for (int g = 0; g < kGroups; ++g) of[t][g] = load(c + t * kPanelRows + g * kLanes);
+    }
+
+    OCTAVO_INLINE void store_to(float* c) const {
+        for (int t = 0; t < T; ++t)
+            for (int g = 0; g < kGroups; ++g) store(c + t * kPanelRows + g * kLanes, of[t][g]);
+    }
+};
+
 // c[t] += scale * a_scale[t] * sum[t] + minimum * a_scaled_sum[t], for one block.
 template <int T, bool kMinimums>
 OCTAVO_INLINE void add_block(const IntVec (&sums)[T][kGroups], const Vec* scales, const Vec* minimums,
-                             const float* token_scales, float* c) {
+                             const float* token_scales, TileSums<T>& c) {
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
         const Vec scale = broadcast(token_scales[t]), scaled_sum = broadcast(token_scales[T + t]);
 #pragma GCC unroll 2
         for (int g = 0; g < kGroups; ++g) {
-            float* to = c + t * kPanelRows + g * kLanes;
-            const Vec scaled = multiply_add(to_float(sums[t][g]) * scales[g], scale, load(to));
-            store(to, kMinimums ? multiply_add(minimums[g], scaled_sum, scaled) : scaled);
+            Vec& sum = c.of[t][g];
+            sum = multiply_add(to_float(sums[t][g]) * scales[g], scale, sum);
+            if (kMinimums) sum = multiply_add(minimums[g], scaled_sum, sum);
         }
     }
 }
@@ -83,8 +100,10 @@ OCTAVO_INLINE void ask_for(NextBytes* next) {
 
 // A tile of T tokens against blocks that were made ready.
 template <int T, WeightFormat kFormat, bool kMinimums>
-void multiply_ready(const uint8_t* ready, const uint8_t* activations, int64_t num_blocks, NextBytes* next, float* c) {
+void multiply_ready(const uint8_t* ready, const uint8_t* activations, int64_t num_blocks, NextBytes* next, float* out) {
     constexpr int64_t kQuants = kFormat == kU4 ? kU4Ready : kS8Ready;
+    TileSums<T> c;
+    c.load_from(out);
     for (int64_t b = 0; b < num_blocks; ++b) {
         const uint8_t* quants = ready + b * (kQuants + kReadyScales);
         if (next->start < next->end) ask_for(next);
@@ -98,12 +117,14 @@ void multiply_ready(const uint8_t* ready, const uint8_t* activations, int64_t nu
         const Vec d[kGroups] = {load(scales), load(scales + 8)}, m[kGroups] = {load(scales + 16), load(scales + 24)};
         add_block<T, kMinimums>(sums, d, m, reinterpret_cast<const float*>(tile + T * (activation_bytes(kFormat) - 8)), c);
     }
+    c.store_to(out);
 }
 
 // A tile of T tokens straight from the panel: for so few tokens that making ready would not pay.
 template <int T, WeightFormat kFormat, bool kMinimums>
 void multiply_packed(const PanelLayout& layout, const uint8_t* panel, const uint8_t* activations, int64_t num_blocks,
-                     float* c) {
+                     float* out) {
+    TileSums<T> c = {};
     for (int64_t b = 0; b < num_blocks; ++b) {
         const uint8_t* block = panel + b * layout.block_bytes();
         const uint8_t* tile = activations + b * T * activation_bytes(kFormat);
@@ -121,6 +142,7 @@ void multiply_packed(const PanelLayout& layout, const uint8_t* panel, const uint
         if (kMinimums) load_scales(block + layout.quant_bytes() + kPanelRows * layout.scale_bytes, layout.scale_bytes, m);
         add_block<T, kMinimums>(sums, d, m, reinterpret_cast<const float*>(tile + T * (activation_bytes(kFormat) - 8)), c);
     }
+    c.store_to(out);
 }
 
 template <WeightFormat kFormat, bool kMinimums>
@@ -171,7 +193,7 @@ OCTAVO_INLINE void store_panel(const LowbitCall& call, int64_t panel, int64_t fi
 
 template <int T, WeightFormat kFormat, bool kMinimums>
 OCTAVO_INLINE void multiply_few(const LowbitCall& call, int64_t panel, const uint8_t* blocks) {
-    alignas(32) float c[T * kPanelRows] = {};
+    alignas(32) float c[T * kPanelRows];
     multiply_packed<T, kFormat, kMinimums>(call.layout, blocks, call.activations, call.num_blocks, c);
     store_panel(call, panel, 0, T, c);
 }
@@ -192,10 +214,14 @@ void multiply_many(const LowbitCall& call, int64_t panel, const uint8_t* blocks,
         NextBytes next = {after, after + num_blocks * call.layout.block_bytes()};
         const int64_t skipped = b * activation_bytes(kFormat);
         int64_t t = 0;
-        for (; t + kTileWidth <= num_tokens; t += kTileWidth)
+        for (; t + kTileWidth <= num_tokens; t += kTileWidth) {
+            if (b + num_blocks == call.num_blocks)
+                for (int i = 0; i < kTileWidth; ++i)
+                    __builtin_prefetch(call.out + (first_token + t + i) * call.out_stride + panel * kPanelRows, 1, 2);
             multiply_ready<kTileWidth, kFormat, kMinimums>(
                 ready, call.activations + (first_token + t) * token_bytes + kTileWidth * skipped, num_blocks, &next,
                 c + t * kPanelRows);
+        }
         const uint8_t* rest = call.activations + (first_token + t) * token_bytes;
         switch (num_tokens - t) {
             case 3: multiply_ready<3, kFormat, kMinimums>(ready, rest + 3 * skipped, num_blocks, &next, c + t * kPanelRows); break;
