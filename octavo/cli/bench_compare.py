@@ -151,11 +151,18 @@ def show_fairness(contenders: list[Contender]) -> None:
         for item, values, _ in fairness_rows([one.description for one in described if one.description])
     ]
     rows.append(["exact lengths", *(_conformance(one, "has_exact_lengths") for one in described)])
-    rows.append(["same first token", *(_conformance(one, "first_agreement") for one in described)])
+    rows.append(["same first token", *(_first_tokens(one) for one in described)])
     rows.append(["same output up to", *(_conformance(one, "agreement") for one in described)])
     rows.append(["tokens a chunk", *(_conformance(one, "tokens_per_chunk") for one in described)])
     rows.append(["flags", *(" ".join(one.description.flags if one.description else ()) for one in described)])
     show_wrapped_table("What each was given", ("", *(one.target.name for one in described)), rows)
+
+
+def _first_tokens(one: Contender) -> str:
+    found = one.conformance
+    if found is None:
+        return "unknown"
+    return f"{round(found.first_agreement * found.num_prompts)} of {found.num_prompts} prompts"
 
 
 def _conformance(one: Contender, field: str) -> str:

@@ -78,7 +78,7 @@ def run_run_command(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar with what runs now, on stderr where that is a terminal; else a line a block."""
+    """A bar with what runs now, on stderr where that is a terminal; else nothing."""
     if not sys.stderr.isatty():
         yield lambda progress: None
         return
@@ -90,12 +90,24 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task_id = bar.add_task("loading", total=None)
         yield lambda progress: bar.update(
-            task_id, completed=progress.num_done, total=progress.num_all, description=progress.line
+            task_id, completed=progress.num_done, total=progress.num_all, description=_describe(progress)
         )
 
 
+def _describe(progress: Progress) -> str:
+    if progress.minutes_left is None:
+        return progress.line
+    return f"about {max(1, round(progress.minutes_left))} min more; {progress.line}"
+
+
 def show_document(document: dict[str, Any]) -> None:
-    """The end of a run in the terminal: tables, verdicts, warnings."""
+    """The end of a run in the terminal: tables, verdicts, who did the same work, warnings."""
+    from octavo.bench.load.fairness import (  # noqa: PLC0415  (not before a run: --help stays quick)
+        CONFORMANCE_HEADER,
+        CONFORMANCE_NOTE,
+        conformance_rows,
+    )
+
     for table in document["tables"]:
         show_table(table["title"], table["header"], table["rows"], table["notes"], wrap=True)
     if document["predictions"]:
@@ -106,6 +118,9 @@ def show_document(document: dict[str, Any]) -> None:
         rows = [comparison_cells(one) for one in document["comparisons"]]
         header = ("", "metric", "ratio", "95 % interval", "verdict")
         show_table("Comparisons", header, rows, (), wrap=True)
+    same_work = conformance_rows(document["conformance"], document["failures"])
+    if same_work:
+        show_table("The same work?", CONFORMANCE_HEADER, same_work, (CONFORMANCE_NOTE,), wrap=True)
     for line in document["warnings"]:
         print(f"Note: {line}")
 

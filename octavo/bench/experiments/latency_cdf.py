@@ -15,6 +15,7 @@ from octavo.bench.experiments.targets_beside import compare_targets
 from octavo.bench.statistics.description import describe
 
 _PROMPTS = {"prompts 1–512": (1, 512), "prompts 128–384": (128, 384)}
+_MAIN_PROMPTS = "prompts 128–384"  # alone at sizes that leave something out
 _CAP = 1536
 _RATES = (1.0, 4.0)
 _LOADS = (0.5, 0.9)
@@ -28,21 +29,21 @@ class LatencyCdf:
         "Means and single percentiles hide this, so whole distributions are shown."
     )
     design = (
-        "Prompts uniform between 1 and 512 tokens (the post's words) and between 128 and 384 (its code); "
-        "outputs capped exponential of mean 128; Poisson arrivals at 1 and 4 requests/s, divided by the "
-        "scale of the lengths so that the load stays, and at 0.5 and 0.9 of the capacity measured with all "
-        "at once."
+        "Prompts uniform between 128 and 384 tokens (the post's code), at size paper also between 1 and 512 "
+        "(its words); outputs capped exponential of mean 128; Poisson arrivals at 1 and 4 "
+        "requests/s, divided by the scale of the lengths so that the load stays, and at 0.5 and 0.9 of the "
+        "capacity measured with all at once."
     )
     needs_octavo = False
 
     def phases(self, setup: Setup) -> Sequence[Callable[[Results], list[Condition]]]:
         def probe(results: Results) -> list[Condition]:
-            return [_condition(setup, workload, None, burst_name(workload)) for workload in _PROMPTS]
+            return [_condition(setup, workload, None, burst_name(workload)) for workload in _workloads(setup)]
 
         def measure(results: Results) -> list[Condition]:
             return [
                 _condition(setup, workload, rate, name)
-                for workload in _PROMPTS
+                for workload in _workloads(setup)
                 for name, rate in _rates(setup, results, workload)
             ]
 
@@ -53,7 +54,7 @@ class LatencyCdf:
 
     def conclude(self, setup: Setup, results: Results) -> Findings:
         panels: list[dict[str, Any]] = []
-        for index, workload in enumerate(_PROMPTS):
+        for index, workload in enumerate(_workloads(setup)):
             names = [name for name, _ in _rates(setup, results, workload)]
             for field, what in (("e2e_ms", "End-to-end latency"), ("ttft_ms", "Time to first token")):
                 panels.append(
@@ -94,6 +95,10 @@ class LatencyCdf:
         )
 
 
+def _workloads(setup: Setup) -> list[str]:
+    return list(_PROMPTS) if setup.extent.has_all_levels else [_MAIN_PROMPTS]
+
+
 def _in_brackets(note: str) -> str:
     return f" ({note})" if note else ""
 
@@ -120,7 +125,7 @@ def _condition(setup: Setup, workload: str, rate: float | None, name: str) -> Co
 def _predict(setup: Setup, results: Results) -> list[Prediction]:
     rows = []
     for target in results.live_targets[:1]:
-        for workload in _PROMPTS:
+        for workload in _workloads(setup):
             names = [name for name, _ in _rates(setup, results, workload)]
             calm, busy = (results.values(name, target, "e2e_ms_p50") for name in names[-2:])
             if calm and busy:
@@ -150,7 +155,7 @@ def _predict(setup: Setup, results: Results) -> list[Prediction]:
 def _table(setup: Setup, results: Results) -> Table:
     rows = []
     for target in results.live_targets:
-        for workload in _PROMPTS:
+        for workload in _workloads(setup):
             for name, rate in _rates(setup, results, workload):
                 pooled = [one for block in results.request_values(name, target, "e2e_ms") for one in block]
                 if not pooled:

@@ -18,6 +18,8 @@ Panel = dict[str, Any]
 
 # More points than these no screen shows apart.
 _MOST_POINTS = 240
+# Free blocks are drawn where the others take at least this share of all.
+_LEAST_SHARE_TAKEN = 0.2
 # Of fewer blocks Student's interval is so wide that it hides all else; their ends are shown.
 _FEWEST_FOR_INTERVAL = 3
 
@@ -238,20 +240,26 @@ def kv_timeline(results: Results, *, name: str, title: str, condition: str, targ
         min(one, used) for one, used in zip(columns["blocks_shared"], columns["blocks_used"], strict=True)
     ]
     alone = [used - both for used, both in zip(columns["blocks_used"], shared, strict=True)]
+    layers = [
+        {"label": "used", "colour": "block:used", "y": alone},
+        {"label": "saved by sharing", "colour": "block:shared", "y": shared},
+        {"label": "cached", "colour": "block:cached", "y": columns["blocks_cached"]},
+        {"label": "free", "colour": "block:free", "y": columns["blocks_free"]},
+    ]
+    taken = [sum(places) for places in zip(*(layer["y"] for layer in layers[:-1]), strict=True)]
+    num_blocks = max(both + free for both, free in zip(taken, columns["blocks_free"], strict=True))
+    if max(taken) < _LEAST_SHARE_TAKEN * num_blocks:
+        layers.pop()  # beside so many free blocks the others would be a line on the axis
     return {
         "kind": "area",
         "name": name,
         "title": title,
-        "subtitle": f"{condition}, {target}, first counted block; {len(steps['end_ms'])} steps",
+        "subtitle": f"{condition}, {target}, first counted block; {len(steps['end_ms'])} steps, "
+        f"{num_blocks:,.0f} blocks in all",
         "x": [start / 1e3 for start in columns["start_ms"]],
         "x_axis": "seconds from the start",
         "y_axis": "KV blocks",
-        "layers": [
-            {"label": "used", "colour": "block:used", "y": alone},
-            {"label": "saved by sharing", "colour": "block:shared", "y": shared},
-            {"label": "cached", "colour": "block:cached", "y": columns["blocks_cached"]},
-            {"label": "free", "colour": "block:free", "y": columns["blocks_free"]},
-        ],
+        "layers": layers,
         "lines": [
             {"label": "running", "colour": "series:0", "y": columns["num_running"]},
             {"label": "waiting", "colour": "series:1", "y": columns["num_waiting"]},

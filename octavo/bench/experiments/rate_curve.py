@@ -19,6 +19,7 @@ from octavo.bench.statistics.interval import estimate_mean
 
 _WORKLOADS = {"ShareGPT": "ShareGPT-like", "Alpaca": "Alpaca-like"}
 _LOADS = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2)
+_FEW_LOADS = (0.3, 0.7, 1.0, 1.2)
 # A request may take so many times as long a token as at the lowest rate.
 _LIMIT_FACTOR = 4.0
 _METRIC = "norm_latency_ms_per_token"
@@ -46,7 +47,7 @@ class RateCurve:
             return [
                 _condition(setup, name, load * capacity(results, burst_name(name)), _name(name, load))
                 for name in _WORKLOADS.values()
-                for load in _LOADS
+                for load in _loads(setup)
             ]
 
         return probe, measure
@@ -70,7 +71,7 @@ class RateCurve:
             predictions=[_predict(results, data_set) for data_set in _WORKLOADS],
             panels=panels,
             comparisons=compare_targets(
-                results, (_METRIC,), [_name(name, 0.85) for name in _WORKLOADS.values()]
+                results, (_METRIC,), [_name(name, 0.7) for name in _WORKLOADS.values()]
             ),
             tables=[_table(results)],
             threats=[
@@ -80,6 +81,11 @@ class RateCurve:
                 "plot.",
             ],
         )
+
+
+def _loads(setup: Setup) -> tuple[float, ...]:
+    """Shares of capacity."""
+    return _LOADS if setup.extent.has_all_levels else _FEW_LOADS
 
 
 def _name(workload: str, load: float) -> str:

@@ -42,11 +42,13 @@ _NUM_WARM_UP_REQUESTS = 2
 class Progress:
     """Attributes:
     num_done, num_all: runs; later phases are not known before their time.
+    minutes_left: of this phase, at the mean of its runs so far; None before a block of them is done.
     """
 
     num_done: int
     num_all: int
     line: str
+    minutes_left: float | None = None
 
 
 class ExperimentRunner:
@@ -102,12 +104,22 @@ class ExperimentRunner:
         num_blocks = extent.num_blocks + extent.num_discarded
         runs = [run for block in range(num_blocks) for run in self._order(conditions, block)]
         num_all = self._num_done + len(runs)
+        to_do = [run for run in runs if not self.results.has(run[0].name, run[1], run[2])]
+        num_run, started_ns = 0, monotonic_ns()
         for condition, target, block in runs:
+            minutes_left = None
+            if num_run >= len(runs) // num_blocks:
+                minutes_each = (monotonic_ns() - started_ns) / 60e9 / num_run
+                minutes_left = minutes_each * (len(to_do) - num_run)
             line = f"block {block + 1} of {num_blocks}: {condition.name}, {target}"
-            self._on_progress(Progress(num_done=self._num_done, num_all=num_all, line=line))
+            self._on_progress(
+                Progress(num_done=self._num_done, num_all=num_all, line=line, minutes_left=minutes_left)
+            )
             self._num_done += 1
-            if not self.results.has(condition.name, target, block) and target not in self._pool.failures:
-                await self._run_one(condition, target, block)
+            if not self.results.has(condition.name, target, block):
+                num_run += 1
+                if target not in self._pool.failures:
+                    await self._run_one(condition, target, block)
         self._on_progress(Progress(num_done=self._num_done, num_all=num_all, line=""))
 
     def _order(self, conditions: Sequence[Condition], block: int) -> list[tuple[Condition, str, int]]:

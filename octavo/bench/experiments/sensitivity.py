@@ -52,8 +52,8 @@ def _settings(setup: Setup) -> list[Setting]:
         Setting("tokens in a step", f"{_CHUNK * 4}", {"max_num_batched_tokens": _CHUNK * 4}),
         Setting("block size", "4", {"block_size": 4}),
         Setting("block size", "64", {"block_size": 64}),
-        Setting("arrivals", "half of capacity", load=0.5),
-        Setting("arrivals", "capacity", load=1.0),
+        Setting("arrivals", "50 %", load=0.5),
+        Setting("arrivals", "100 %", load=1.0),
     ]
     if kv_bytes:
         small = max(_tight_kv_bytes(setup), 1)
@@ -76,7 +76,8 @@ class Sensitivity:
     design = (
         f"Baseline: prompts of {_PROMPT} tokens, outputs capped at {_CAP}, {_ROWS} rows, {_CHUNK} tokens in "
         f"a step, blocks of {_BLOCK}, all at once; then each factor alone at a lower and a higher value, "
-        "every block with all of them in random order."
+        "every block with all of them in random order. Arrivals are Poisson, in percent of the baseline's "
+        "capacity."
     )
     needs_octavo = True
 

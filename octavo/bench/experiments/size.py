@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 SIZES = ("smoke", "ci", "full", "paper")
 
@@ -20,6 +22,7 @@ class Extent:
             runs are so short that loading would be most of the time.
         length_scale: all lengths are multiplied by it, caps and means alike, so that their ratios stay.
         repeats_drifted: whether a run during which the machine changed is done again.
+        has_all_levels: whether every workload, rate and setting is run, or those alone that say most.
     """
 
     num_blocks: int
@@ -29,6 +32,7 @@ class Extent:
     num_live_variants: int
     length_scale: float
     repeats_drifted: bool
+    has_all_levels: bool
 
 
 EXTENTS = {
@@ -40,24 +44,28 @@ EXTENTS = {
         num_live_variants=16,
         length_scale=1 / 8,
         repeats_drifted=False,
+        has_all_levels=False,
     ),
     "ci": Extent(
         num_blocks=3,
-        num_discarded=1,
+        num_discarded=0,
         num_requests=16,
-        num_arrivals=24,
-        num_live_variants=3,
-        length_scale=1 / 4,
+        num_arrivals=16,
+        num_live_variants=16,
+        length_scale=1 / 8,
         repeats_drifted=False,
+        has_all_levels=False,
     ),
+    # Engines are warmed up when they start: a block to discard would cost a sixth of the time.
     "full": Extent(
         num_blocks=5,
-        num_discarded=1,
-        num_requests=64,
-        num_arrivals=128,
-        num_live_variants=3,
-        length_scale=1 / 2,
+        num_discarded=0,
+        num_requests=32,
+        num_arrivals=40,
+        num_live_variants=16,
+        length_scale=1 / 4,
         repeats_drifted=True,
+        has_all_levels=False,
     ),
     "paper": Extent(
         num_blocks=5,
@@ -67,5 +75,24 @@ EXTENTS = {
         num_live_variants=3,
         length_scale=1.0,
         repeats_drifted=True,
+        has_all_levels=True,
     ),
 }
+
+# Where an experiment has many conditions or long requests, a size means less of it.
+_CHANGES: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("smoke", "trace"): {"num_requests": 4, "num_arrivals": 6, "length_scale": 1 / 16},
+    ("full", "rate-curve"): {"num_requests": 24, "num_arrivals": 24, "length_scale": 1 / 8},
+    ("full", "trace"): {"num_requests": 12, "num_arrivals": 24, "length_scale": 1 / 8},
+    ("full", "sensitivity"): {"num_arrivals": 32, "length_scale": 1 / 8},
+    ("full", "ablation"): {"num_arrivals": 24, "length_scale": 1 / 8},
+}
+
+
+def extent_of(size: str, experiment: str) -> Extent:
+    """What a size means for an experiment.
+
+    Raises:
+        KeyError: there is no such size.
+    """
+    return replace(EXTENTS[size], **_CHANGES.get((size, experiment), {}))

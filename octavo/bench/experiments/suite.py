@@ -15,7 +15,7 @@ from octavo.bench.experiments.experiment import Experiment, Findings, Setup, Voc
 from octavo.bench.experiments.measures import METRICS
 from octavo.bench.experiments.results import Results
 from octavo.bench.experiments.runner import ExperimentRunner, MakeTarget, Progress
-from octavo.bench.experiments.size import EXTENTS
+from octavo.bench.experiments.size import extent_of
 from octavo.bench.experiments.store import ResultsFolder
 from octavo.bench.machine import describe_machine
 from octavo.bench.prompts import ordinary_token_ids
@@ -117,7 +117,7 @@ def _make_setup(settings: SuiteSettings) -> Setup:
     longest = text.description.spec.max_positions
     return Setup(
         size=settings.size,
-        extent=EXTENTS[settings.size],
+        extent=extent_of(settings.size, settings.experiment),
         seed=settings.seed,
         config=settings.config,
         text=text,

@@ -35,9 +35,9 @@ class Trace:
         "answers (code) load prefill, bursts fill the queue, and latency has a longer tail at the same load."
     )
     design = (
-        "Prompt and output lengths drawn independently from each trace's 101 quantiles, scaled so that its "
-        "p99 fits in half of the context; gamma-distributed gaps of the trace's shape, at 0.7 of the "
-        "capacity measured with all at once."
+        "Prompt and output lengths drawn independently from each trace's 101 quantiles, scaled by the "
+        "size's own scale, or further so that the p99 fits in half of the context; gamma-distributed gaps of "
+        "the trace's shape, at 0.7 of the capacity measured with all at once."
     )
     needs_octavo = False
 

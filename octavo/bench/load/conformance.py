@@ -24,6 +24,7 @@ class Conformance:
 
     Attributes:
         has_exact_lengths: every output was as long as asked, with EOS ignored.
+        num_prompts: how many were tried; none where it failed before.
         first_agreement: share of prompts whose first piece of output is the reference's.
         agreement: share of the reference's output that comes before the first difference, mean of prompts;
             in tokens where the target tells them, else in characters.
@@ -33,6 +34,7 @@ class Conformance:
 
     target: str
     has_exact_lengths: bool
+    num_prompts: int
     first_agreement: float
     agreement: float
     tokens_per_chunk: float
@@ -120,6 +122,7 @@ async def check_conformance(target: Target, reference: Reference, *, must_be_equ
     return Conformance(
         target=target.name,
         has_exact_lengths=has_exact_lengths,
+        num_prompts=len(pairs),
         first_agreement=first,
         agreement=agreement,
         tokens_per_chunk=num_tokens / max(num_chunks, 1),
@@ -131,6 +134,7 @@ def _failed(target: Target, reason: str) -> Conformance:
     return Conformance(
         target=target.name,
         has_exact_lengths=False,
+        num_prompts=0,
         first_agreement=0.0,
         agreement=0.0,
         tokens_per_chunk=0.0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from octavo.bench.targets.target import TargetDescription
 
@@ -28,6 +29,42 @@ def fairness_rows(descriptions: Sequence[TargetDescription]) -> list[tuple[str, 
         values = [_text(field, getattr(one, field)) for one in descriptions]
         if any(values):
             rows.append((item, values, len(set(values)) == 1))
+    return rows
+
+
+CONFORMANCE_HEADER = ("", "lengths", "same first token", "same beginning", "tokens a chunk", "compared")
+CONFORMANCE_NOTE = (
+    "Greedy outputs beside the first target's, before anything is timed. Other number formats part sooner or "
+    "later; a target that begins differently for more than half of the prompts is not compared."
+)
+
+
+def conformance_rows(
+    conformance: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
+) -> list[list[str]]:
+    """What each target made of the first one's prompts, and why one is out; cells under CONFORMANCE_HEADER.
+
+    Args:
+        conformance: fields of load.conformance.Conformance by target.
+        failures: the line that ended a target, or a condition on it.
+    """
+    rows = []
+    for name, one in conformance.items():
+        num_prompts = one.get("num_prompts", 0)  # older results have no count
+        num_same = round(one["first_agreement"] * num_prompts)
+        out = one["failure"] or failures.get(name)
+        seen = [
+            "exact" if one["has_exact_lengths"] else "not as asked",
+            f"{num_same} of {num_prompts} prompts",
+            f"{100 * one['agreement']:.0f} %",
+            f"{one['tokens_per_chunk']:.2f}",
+        ]
+        rows.append([name, *(seen if num_prompts else ["–"] * len(seen)), f"no: {out}" if out else "yes"])
+    rows += [
+        [name, "–", "–", "–", "–", f"no: {line}"]
+        for name, line in failures.items()
+        if name not in conformance
+    ]
     return rows
 
 

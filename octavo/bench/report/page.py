@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from octavo.bench.load.fairness import CONFORMANCE_HEADER, CONFORMANCE_NOTE, conformance_rows
 from octavo.bench.report.figure_files import draw_panel, is_drawable
 from octavo.bench.report.script import SCRIPT
 from octavo.bench.report.style import page_style
@@ -123,6 +124,11 @@ def _conditions(document: Mapping[str, Any], heading: str) -> list[str]:
     parts = []
     if document["targets"]:
         parts += [f"<{heading}>Fairness</{heading}>", _fairness(document["targets"])]
+    same_work = conformance_rows(document.get("conformance", {}), document.get("failures", {}))
+    if same_work:
+        parts.append(f"<{heading}>Do they do the same work?</{heading}>")
+        parts.append(_table(CONFORMANCE_HEADER, same_work, aligns_numbers=False))
+        parts.append(f'<p class="dim">{escape(CONFORMANCE_NOTE)}</p>')
     if document["distributions"]:
         parts.append("<details><summary>Latencies in numbers</summary>")
         parts += [_distributions(document["distributions"]), "</details>"]

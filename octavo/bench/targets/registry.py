@@ -146,6 +146,7 @@ def _transformers_continuous(name: TargetName, settings: TargetSettings) -> Targ
 def _vllm(name: TargetName, settings: TargetSettings) -> Target:
     options = _float_options(name, settings)
     options["max_model_len"] = settings.config.model.max_model_len or 4096
+    options["enforce_eager"] = False  # true spares its compilation, minutes on two cores
     options = _change(name, options)
     whole_gib = max(1, options["kv_bytes"] >> 30)
     options["kv_bytes"] = whole_gib << 30

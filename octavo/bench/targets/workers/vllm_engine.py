@@ -24,7 +24,7 @@ class Engine:
                 enable_prefix_caching=options["prefix_caching"],
                 skip_tokenizer_init=True,
                 disable_log_stats=True,
-                enforce_eager=options.get("enforce_eager", False),
+                enforce_eager=options["enforce_eager"],
             )
         )
 
