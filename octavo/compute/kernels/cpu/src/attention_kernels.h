@@ -106,42 +106,28 @@ OCTAVO_INLINE void cap_scores(float* scores, float scale, float cap) {
     }
 }
 
-// Turn the heads' scores into softmax weights against the running maxima. The rescale factors bring what was summed
-// before to the new maxima. All heads go through each phase together, and no phase branches on a score: the chains
-// of dependent operations are long, and whether a chunk brings a new maximum is not to be guessed.
-template <int H>
-OCTAVO_INLINE void weigh_scores(float* scores, int num_tokens, float scale, float* running_max, float* running_sum,
-                                float* rescale) {
-    constexpr int kVectors = kChunkTokens / kLanes;
-    Vec largest[H], sums[H] = {}, change = {};
-    for (int h = 0; h < H; ++h) {
-        float* row = scores + h * kChunkTokens;
-        for (int t = num_tokens; t < kChunkTokens; ++t) row[t] = -INFINITY;
-        largest[h] = broadcast(running_max[h]);
-        for (int i = 0; i < kVectors; ++i) {
-            const Vec scaled = settled(load(row + i * kLanes) * broadcast(scale));
-            store(row + i * kLanes, scaled);
-            largest[h] = max(largest[h], scaled);
-        }
+// Turn one head's scores into softmax weights against the running maximum. Returns the factor that
+// brings what was summed before to the new maximum.
+OCTAVO_INLINE float weigh_scores(float* scores, int num_tokens, float scale, float* running_max, float* running_sum) {
+    for (int t = num_tokens; t < kChunkTokens; ++t) scores[t] = -INFINITY;
+    Vec largest = broadcast(*running_max);
+    Vec scaled[kChunkTokens / kLanes];
+    for (int i = 0; i < kChunkTokens / kLanes; ++i) {
+        scaled[i] = settled(load(scores + i * kLanes) * broadcast(scale));
+        largest = max(largest, scaled[i]);
     }
-    for (int h = 0; h < H; ++h) {
-        const float new_max = max_lanes(largest[h]);
-        change[h] = running_max[h] - new_max;
-        running_max[h] = new_max;
+    const float new_max = max_lanes(largest);
+    Vec sum = {};
+    for (int i = 0; i < kChunkTokens / kLanes; ++i) {
+        const Vec weight = exp(scaled[i] - broadcast(new_max));
+        store(scores + i * kLanes, weight);
+        sum += weight;
     }
-    for (int h = 0; h < H; ++h) {
-        float* row = scores + h * kChunkTokens;
-        for (int i = 0; i < kVectors; ++i) {
-            const Vec weight = exp(load(row + i * kLanes) - broadcast(running_max[h]));
-            store(row + i * kLanes, weight);
-            sums[h] += weight;
-        }
-    }
-    const Vec factors = exp(change);
-    for (int h = 0; h < H; ++h) {
-        rescale[h] = factors[h];
-        running_sum[h] = multiply_add(broadcast(running_sum[h]), broadcast(rescale[h]), broadcast(sum_lanes(sums[h])))[0];
-    }
+    // Most chunks bring no new maximum; exp(0) is exactly 1.
+    const float rescale = new_max == *running_max ? 1.0f : exp(broadcast(*running_max - new_max))[0];
+    *running_max = new_max;
+    *running_sum = multiply_add(broadcast(*running_sum), broadcast(rescale), broadcast(sum_lanes(sum)))[0];
+    return rescale;
 }
 
 template <int H, typename Number>
@@ -153,12 +139,12 @@ void attend_chunk(const AttentionCall& call, const float* query, const TokenRun<
     float rescale[H];
     score_tokens<H, Number>(query, call.query_head_stride, run, head_dim, scores);
     for (int h = 0; h < H; ++h) {
-        if (run.key_scales) multiply_scores(scores + h * kChunkTokens, run.key_scales);
-        if (call.soft_cap > 0) cap_scores(scores + h * kChunkTokens, call.scale, call.soft_cap);
+        float* row = scores + h * kChunkTokens;
+        if (run.key_scales) multiply_scores(row, run.key_scales);
+        if (call.soft_cap > 0) cap_scores(row, call.scale, call.soft_cap);
+        rescale[h] = weigh_scores(row, run.num_tokens, call.soft_cap > 0 ? 1.0f : call.scale, max + h, sum + h);
+        if (run.value_scales) multiply_scores(row, run.value_scales);
     }
-    weigh_scores<H>(scores, run.num_tokens, call.soft_cap > 0 ? 1.0f : call.scale, max, sum, rescale);
-    if (run.value_scales)
-        for (int h = 0; h < H; ++h) multiply_scores(scores + h * kChunkTokens, run.value_scales);
     int d = 0;
     for (; d + kWide * kLanes <= head_dim; d += kWide * kLanes)
         add_values<H, kWide, Number>(scores, rescale, run, d, head_dim, weighted);
