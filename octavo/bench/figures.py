@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from octavo.bench import paper
 from octavo.bench.block_history import STATES, BlockHistory
@@ -84,7 +84,7 @@ def draw_memory(report: MemoryReport, path: Path) -> None:
     axes.set_xlabel("% of the KV memory, mean of the steps with requests waiting for it")
     axes.set_title(f"Where the KV memory goes ({report.spec.trace} lengths)", fontsize=11, loc="left")
     _add_legend(figure, [(label, colour) for _, label, colour in _CATEGORIES], ncols=3)
-    _save(figure, path)
+    save_page(figure, path)
 
 
 def _stack(
@@ -126,7 +126,7 @@ def draw_blocks(history: BlockHistory, path: Path, *, colour_by: str) -> None:
     axes.set_xlabel("step")
     axes.set_title(f"Which block belongs to whom, by {colour_by}", fontsize=11, loc="left")
     _add_legend(figure, list(zip(labels, colours, strict=True)), ncols=6)
-    _save(figure, path)
+    save_page(figure, path)
 
 
 def _by_request(history: BlockHistory) -> tuple[list[list[int]], list[str], list[str]]:
@@ -179,7 +179,7 @@ def _add_legend(figure: Figure, entries: Sequence[tuple[str, str]], *, ncols: in
     )
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_page(width: float, height: float) -> Figure:
     """A white page of inches, without any window system.
 
     Raises:
@@ -189,15 +189,25 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
         from matplotlib.figure import Figure  # noqa: PLC0415  (optional, and slow to import)
     except ImportError:
         raise ConfigError("figures need matplotlib; install it with: pip install 'octavo[bench]'") from None
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A page with one plot. Raises ConfigError as `new_page` does."""
+    figure = new_page(width, height)
     axes = figure.add_subplot()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import rc_context  # noqa: PLC0415  (see _new_figure)
+def save_page(figure: Figure, path: Path) -> None:
+    """Write a picture in its name's format.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from matplotlib import rc_context  # noqa: PLC0415  (see new_page)
 
     # Text stays text; a fixed salt and no date, so that the same numbers give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "octavo"}):
@@ -205,4 +215,4 @@ def _save(figure: Any, path: Path) -> None:
         try:
             figure.savefig(path, dpi=_DPI, metadata=metadata)
         except OSError as error:
-            raise ConfigError(f"--figure {path}: cannot be written: {error.strerror or error}") from None
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None

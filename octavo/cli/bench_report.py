@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ def add_benchmark(benches: Any) -> None:
         "report",
         help="draw report.html again, of one experiment or of a folder of them",
         allow_abbrev=False,
-        usage="octavo bench report DIR",
+        usage="octavo bench report DIR [flags]",
         description="Writes DIR/report.html of DIR/results.json, or of the results in DIR's folders.",
     )
     report.add_argument("folder", type=Path, metavar="DIR", help="folder that `octavo bench run` wrote")
+    report.add_argument(
+        "--figures", type=Path, metavar="DIR", help="draw every figure with matplotlib too, into this folder"
+    )
+    report.add_argument(
+        "--figure-format", choices=("svg", "png"), help="of these files (default: svg)", default=None
+    )
     report.set_defaults(run=run_report_command, parser=report)
     diff: argparse.ArgumentParser = benches.add_parser(
         "diff",
@@ -36,10 +43,15 @@ def add_benchmark(benches: Any) -> None:
 
 
 def run_report_command(arguments: argparse.Namespace) -> int:
+    if arguments.figure_format is not None and arguments.figures is None:
+        raise ConfigError("--figure-format has no effect without --figures DIR")
     from octavo.bench.report.documents import read_documents  # noqa: PLC0415
     from octavo.bench.report.page import render_report  # noqa: PLC0415
 
-    page = render_report(read_documents(arguments.folder))
+    documents = read_documents(arguments.folder)
+    if arguments.figures is not None:
+        _draw_pictures(documents, arguments.figures, f".{arguments.figure_format or 'svg'}")
+    page = render_report(documents)
     path = arguments.folder / "report.html"
     try:
         path.write_text(page, encoding="utf-8")
@@ -47,6 +59,20 @@ def run_report_command(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
     print(path)
     return 0
+
+
+def _draw_pictures(documents: Sequence[Mapping[str, Any]], folder: Path, suffix: str) -> None:
+    """A file for each figure; those of several experiments in a folder each."""
+    from octavo.bench.report.pictures import draw_pictures  # noqa: PLC0415
+
+    for document in documents:
+        inside = folder / document["experiment"] if len(documents) > 1 else folder
+        try:
+            inside.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--figures {inside}: cannot be made: {error.strerror or error}") from None
+        for path in draw_pictures(document, inside, suffix):
+            print(path)
 
 
 def run_diff_command(arguments: argparse.Namespace) -> int:

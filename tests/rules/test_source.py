@@ -23,7 +23,7 @@ HOMES = {
     "safetensors": ("checkpoint/", "compute/models/", "bench/random_model.py"),
     "prometheus_client": ("observability/", "server/"),
     "torch": ("compute/", "build.py", "llm.py", "engine_process.py", "cli/doctor", "bench/targets/workers/"),
-    "matplotlib": ("bench/figures.py",),
+    "matplotlib": ("bench/figures.py", "bench/report/pictures.py"),
     "pickle": (),
     "dill": (),
     "marshal": (),

@@ -9,11 +9,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from octavo.bench.load.metrics import is_whole, request_metrics, steady_rate
 from octavo.bench.statistics import quantile
 from octavo.bench.targets.target import RequestRecord, RunRecord, TargetStep
-
-# A client whose sends lag by more than this share of the median TTFT has measured itself.
-LARGEST_LAG_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +94,26 @@ def time_requests(run: RunRecord) -> list[RequestTimes]:
     return [_time_one(one, start_ns) for one in sorted(done, key=lambda one: one.scheduled_ns)]
 
 
-def is_whole(record: RequestRecord) -> bool:
-    """Whether it ended without an error and has as many tokens as were asked for."""
-    return record.error is None and record.num_output_tokens == record.num_requested_tokens > 0
-
-
 def _time_one(record: RequestRecord, start_ns: int) -> RequestTimes:
-    first_ns, last_ns = record.chunk_ns[0], max(record.end_ns or 0, record.chunk_ns[-1])
-    sent_ns = record.scheduled_ns if record.sent_ns is None else record.sent_ns
+    metrics = request_metrics(record)
+    last_ns = record.chunk_ns[-1]
+    end_ns = max(record.end_ns or 0, last_ns)
+    held_ms = (end_ns - last_ns) / 1e6  # by a static batch, until its longest row had ended
     count = record.num_output_tokens
-    e2e_ms = (last_ns - record.scheduled_ns) / 1e6
+    tpot_ms = metrics.get("tpot_ms")
     return RequestTimes(
         request_id=record.request_id,
         num_prompt_tokens=record.num_prompt_tokens,
         num_output_tokens=count,
         due_ms=(record.scheduled_ns - start_ns) / 1e6,
-        first_ms=(first_ns - start_ns) / 1e6,
-        last_ms=(record.chunk_ns[-1] - start_ns) / 1e6,
-        end_ms=(last_ns - start_ns) / 1e6,
-        ttft_ms=(first_ns - record.scheduled_ns) / 1e6,
-        tpot_ms=(last_ns - first_ns) / 1e6 / (count - 1) if count > 1 else None,
-        e2e_ms=e2e_ms,
-        norm_latency_ms_per_token=e2e_ms / count,
-        send_lag_ms=(sent_ns - record.scheduled_ns) / 1e6,
+        first_ms=(record.chunk_ns[0] - start_ns) / 1e6,
+        last_ms=(last_ns - start_ns) / 1e6,
+        end_ms=(end_ns - start_ns) / 1e6,
+        ttft_ms=metrics["ttft_ms"],
+        tpot_ms=None if tpot_ms is None else tpot_ms + held_ms / (count - 1),
+        e2e_ms=metrics["e2e_ms"] + held_ms,
+        norm_latency_ms_per_token=metrics["norm_latency_ms_per_token"] + held_ms / count,
+        send_lag_ms=metrics["send_lag_ms"],
     )
 
 
@@ -147,40 +142,10 @@ def measure_run(run: RunRecord) -> dict[str, float]:
     tpot = [one.tpot_ms for one in times if one.tpot_ms is not None]
     if tpot:
         found |= {"tpot_ms_p50": quantile(tpot, 0.5), "tpot_ms_p99": quantile(tpot, 0.99)}
-    steady = _steady_rate(run.requests)
+    steady = steady_rate([one for one in run.requests if is_whole(one)])
     if steady is not None:
         found["tok_out_steady_s"] = steady
     return found | _over_steps(run.steps)
-
-
-def is_client_bound(times: Sequence[RequestTimes]) -> bool:
-    """Whether the client sent late enough to have measured itself."""
-    if not times:
-        return False
-    lag_ms = quantile([one.send_lag_ms for one in times], 0.99)
-    return lag_ms > LARGEST_LAG_SHARE * quantile([one.ttft_ms for one in times], 0.5)
-
-
-def _steady_rate(records: Sequence[RequestRecord]) -> float | None:
-    """Ramp and drain left out: tokens between the first 10 % and the last 10 %."""
-    arrivals = sorted(
-        (arrival_ns, count)
-        for one in records
-        if is_whole(one)
-        for arrival_ns, count in zip(one.chunk_ns, one.chunk_tokens, strict=True)
-    )
-    total, seen = sum(count for _, count in arrivals), 0
-    first_ns = last_ns = None
-    inside = 0
-    for arrival_ns, count in arrivals:
-        seen += count
-        if seen >= 0.1 * total and first_ns is None:
-            first_ns = arrival_ns
-        elif first_ns is not None and seen <= 0.9 * total:
-            last_ns, inside = arrival_ns, inside + count
-    if first_ns is None or last_ns is None or last_ns <= first_ns:
-        return None
-    return inside / (last_ns - first_ns) * 1e9
 
 
 def _over_steps(steps: Sequence[TargetStep]) -> dict[str, float]:

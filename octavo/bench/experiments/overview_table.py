@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from octavo.bench.experiments.experiment import Condition, Findings, Prediction, Setup, Table
-from octavo.bench.experiments.panels import forest, metric_bars
+from octavo.bench.experiments.panels import forest, metric_bars, trade_off
 from octavo.bench.experiments.policies import ONE_BY_ONE
 from octavo.bench.experiments.requests import anyscale_lengths, make_load, scale_note
 from octavo.bench.experiments.results import Results
@@ -72,6 +72,13 @@ class OverviewTable:
                 title="Time per output token",
                 conditions=(_MANY, _ONE),
                 note=note,
+            ),
+            trade_off(
+                results,
+                ("tpot_ms_p50", [_ONE]),
+                ("tok_out_s", [_MANY]),
+                name="trade-off",
+                title="Throughput of many against the speed of one stream",
             ),
         ]
         if comparisons:

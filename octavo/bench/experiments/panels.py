@@ -228,6 +228,44 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return list(points[::step])
 
 
+def trade_off(
+    results: Results,
+    x_metric: tuple[str, Sequence[str]],
+    y_metric: tuple[str, Sequence[str]],
+    *,
+    name: str,
+    title: str,
+    notes: Sequence[str] = ("",),
+) -> Panel:
+    """A point for each target and pair of conditions, means over blocks; less of x and more of y is better.
+
+    Args:
+        x_metric, y_metric: a metric's name, and the conditions that it is taken from, pair by pair.
+        notes: what is written beside the points of each pair.
+    """
+    (x_name, x_conditions), (y_name, y_conditions) = x_metric, y_metric
+    places = []
+    for target in results.live_targets:
+        for x_condition, y_condition, note in zip(x_conditions, y_conditions, notes, strict=True):
+            xs, ys = results.values(x_condition, target, x_name), results.values(y_condition, target, y_name)
+            if xs and ys:
+                x, y = sum(xs) / len(xs), sum(ys) / len(ys)
+                places.append(
+                    {"label": target, "colour": target_colour(target), "x": x, "y": y, "note": note}
+                )
+    about_x, about_y = METRICS[x_name], METRICS[y_name]
+    return {
+        "kind": "points",
+        "name": name,
+        "title": title,
+        "subtitle": "means over blocks; up and to the left is better; the dashed line joins what nothing "
+        "else beats in both",
+        "x_axis": f"{about_x.label} [{about_x.unit}]",
+        "y_axis": f"{about_y.label} [{about_y.unit}]",
+        "places": places,
+    }
+
+
 def kv_timeline(results: Results, *, name: str, title: str, condition: str, target: str) -> Panel | None:
     """Blocks used, shared, cached and free, and sequences that run and wait; None without steps."""
     runs = [run for run in results.of(condition, target) if run.steps]

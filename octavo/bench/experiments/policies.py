@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from octavo.bench.experiments.experiment import OPEN_LOOP, TimedRequest
-from octavo.bench.targets.target import BenchRequest, RequestRecord, Target, TargetError
+from octavo.bench.load.client import new_record, send
+from octavo.bench.targets.target import BenchRequest, RequestRecord, Target
 
 STATIC_GLOBAL = "static, padded to the longest of all"
 STATIC_OWN = "static, padded to its own longest"
@@ -47,7 +48,7 @@ async def drive(
     if policy == OPEN_LOOP:
         return list(await asyncio.gather(*(_send_when_due(target, one, times) for one in load)))
     if policy == ONE_BY_ONE:  # a closed loop: each is due when the one before has ended
-        return [await send(target, one.request, time.monotonic_ns()) for one in load]
+        return [await _send(target, one.request, time.monotonic_ns()) for one in load]
     if policy == TGI_LIKE:
         return await _TgiLikeAdmission(target, times, num_rows).run(load)
     if policy not in (STATIC_GLOBAL, STATIC_OWN):
@@ -65,42 +66,19 @@ async def _send_when_due(target: Target, one: TimedRequest, times: _Times) -> Re
     wait_ns = times.due(one) - time.monotonic_ns()
     if wait_ns > 0:
         await asyncio.sleep(wait_ns / 1e9)
-    return await send(target, one.request, times.due(one))
+    return await _send(target, one.request, times.due(one))
 
 
-async def send(
+async def _send(
     target: Target,
     request: BenchRequest,
     scheduled_ns: int,
     *,
     on_tokens: Callable[[int], None] | None = None,
 ) -> RequestRecord:
-    """One request, now; `on_tokens` hears of each chunk's tokens as it comes."""
-    record = _new_record(request, scheduled_ns)
-    record.sent_ns = time.monotonic_ns()
-    try:
-        async with asyncio.timeout(_REQUEST_TIMEOUT_SECONDS):
-            async for chunk in target.generate(request):
-                if chunk.num_tokens:
-                    record.chunk_ns.append(chunk.arrival_ns)
-                    record.chunk_tokens.append(chunk.num_tokens)
-                    if on_tokens is not None:
-                        on_tokens(chunk.num_tokens)
-    except TimeoutError:
-        record.error = f"no end within {_REQUEST_TIMEOUT_SECONDS:g} s"
-    except TargetError as error:
-        record.error = str(error)
-    record.end_ns = record.chunk_ns[-1] if record.chunk_ns else time.monotonic_ns()
+    record = new_record(request, scheduled_ns)
+    await send(target, request, record, timeout_seconds=_REQUEST_TIMEOUT_SECONDS, on_tokens=on_tokens)
     return record
-
-
-def _new_record(request: BenchRequest, scheduled_ns: int) -> RequestRecord:
-    return RequestRecord(
-        request_id=request.request_id,
-        num_prompt_tokens=len(request.prompt_token_ids),
-        num_requested_tokens=request.num_output_tokens * max(request.num_samples, 1),
-        scheduled_ns=scheduled_ns,
-    )
 
 
 async def _run_static_batch(
@@ -116,7 +94,7 @@ async def _run_static_batch(
         await asyncio.sleep(wait_ns / 1e9)
     padded = [replace(one.request, num_output_tokens=length) for one in batch]
     records = await asyncio.gather(
-        *(send(target, request, times.due(one)) for one, request in zip(batch, padded, strict=True))
+        *(_send(target, request, times.due(one)) for one, request in zip(batch, padded, strict=True))
     )
     end_ns = max(record.end_ns or 0 for record in records)
     for one, record in zip(batch, records, strict=True):
@@ -190,7 +168,7 @@ class _TgiLikeAdmission:
             return
 
     async def _follow(self, one: TimedRequest) -> RequestRecord:
-        record = await send(self._target, one.request, self._times.due(one), on_tokens=self._count)
+        record = await _send(self._target, one.request, self._times.due(one), on_tokens=self._count)
         del self._running[one.request.request_id]
         self._changed.set()
         return record

@@ -11,7 +11,7 @@ from typing import Any
 from octavo.bench import paper
 from octavo.bench.experiments.capacity import Knee, burst_name, capacity, find_knee
 from octavo.bench.experiments.experiment import Condition, Findings, Prediction, Setup, Table
-from octavo.bench.experiments.panels import latency_ecdf, series_colour, target_colour
+from octavo.bench.experiments.panels import latency_ecdf, series_colour, target_colour, trade_off
 from octavo.bench.experiments.requests import DrawLengths, make_load, scale_note
 from octavo.bench.experiments.results import Results
 from octavo.bench.experiments.targets_beside import cell, compare_targets
@@ -67,6 +67,7 @@ class RateCurve:
                 unit="ms/token",
             )
         )
+        panels += [_trade_off(setup, results, workload) for workload in _WORKLOADS.values()]
         return Findings(
             predictions=[_predict(results, data_set) for data_set in _WORKLOADS],
             panels=panels,
@@ -135,6 +136,19 @@ def _knee(results: Results, workload: str, target: str) -> Knee | None:
     if limit is None:
         return None
     return find_knee([rate for rate, _ in points], [statistics.fmean(values) for _, values in points], limit)
+
+
+def _trade_off(setup: Setup, results: Results, workload: str) -> dict[str, Any]:
+    loads = _loads(setup)
+    names = [_name(workload, load) for load in loads]
+    return trade_off(
+        results,
+        (_METRIC, names),
+        ("tok_out_s", names),
+        name=f"trade-off-{list(_WORKLOADS.values()).index(workload)}",
+        title=f"Throughput against normalised latency, {workload}",
+        notes=[f"{load:g}" for load in loads],
+    )
 
 
 def _panel(setup: Setup, results: Results, workload: str) -> dict[str, Any]:

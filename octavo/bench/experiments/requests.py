@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from octavo.bench.experiments.experiment import Setup, TimedRequest, Vocabulary
 from octavo.bench.experiments.lengths import ANYSCALE_MEAN, arrival_seconds, capped_exponential
@@ -47,6 +48,24 @@ def make_load(
         )
         load.append(TimedRequest(due_ns=round(due_seconds * 1e9), request=request))
     return load
+
+
+def turned(load: Sequence[TimedRequest], by: int, vocabulary: Vocabulary) -> list[TimedRequest]:
+    """The same lengths and arrivals, every prompt turned round by so many tokens.
+
+    It begins differently, so that nothing of it is found in a prefix cache; what prompts have in common
+    stays common.
+    """
+    if by == 0:
+        return list(load)
+    found = []
+    for one in load:
+        prompt = list(one.request.prompt_token_ids)
+        by_here = by % len(prompt)
+        prompt = prompt[by_here:] + prompt[:by_here]
+        request = replace(one.request, prompt_token_ids=prompt, prompt_text=vocabulary.decode(prompt))
+        found.append(replace(one, request=request))
+    return found
 
 
 def fit(num_prompt: int, num_output: int, longest: int) -> tuple[int, int]:

@@ -6,17 +6,20 @@ A target that does not start, or breaks, is reported in one line; the rest goes 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic_ns
 from typing import Any
 
-from octavo.bench.experiments.experiment import OPEN_LOOP, Condition, Experiment, Setup
-from octavo.bench.experiments.measures import is_client_bound, is_whole, measure_run, time_requests
+from octavo.bench.experiments.experiment import OPEN_LOOP, Condition, Experiment, Setup, TimedRequest
+from octavo.bench.experiments.measures import measure_run, time_requests
 from octavo.bench.experiments.policies import drive
+from octavo.bench.experiments.requests import turned
 from octavo.bench.experiments.results import Results, RunOutcome
 from octavo.bench.experiments.store import ResultsFolder
 from octavo.bench.load.conformance import Reference, check_conformance, make_reference
+from octavo.bench.load.metrics import is_client_bound, is_whole
 from octavo.bench.statistics.drift import drift, has_drifted, sample_noise
 from octavo.bench.targets.target import (
     Ability,
@@ -75,6 +78,7 @@ class ExperimentRunner:
         self._pool = _TargetPool(make_target, setup, targets[0])
         self._on_progress = on_progress or (lambda progress: None)
         self._num_done = 0
+        self._num_runs: Counter[str] = Counter()
         self.results = Results(targets, setup.extent.num_discarded)
         self.descriptions = self._pool.descriptions
         self.conformance = self._pool.conformance
@@ -86,6 +90,9 @@ class ExperimentRunner:
             ConfigError, OctavoError: what needs no target went wrong.
         """
         self._folder.load(self.results)
+        descriptions, conformance = self._folder.load_targets()
+        self.descriptions.update(descriptions)
+        self.conformance.update(conformance)
         calculated = self._folder.load_calculated()
         if calculated is None:
             calculated = self._experiment.calculate(self._setup)
@@ -134,12 +141,14 @@ class ExperimentRunner:
     async def _run_one(self, condition: Condition, name: str, block: int) -> None:
         try:
             for repeat in range(_MOST_REPEATS + 1):
+                num_known = len(self.descriptions)
                 target = await self._pool.get(name, condition.overrides)
+                if len(self.descriptions) > num_known:
+                    self._folder.keep_targets(self.descriptions, self.conformance)
                 self._pool.let_run_alone(target)
+                load = self._load_for(name, target, condition, block)
                 before = sample_noise()
-                record = await run_condition(
-                    target, condition, seed=self._setup.seed * 1000 + block, block=block
-                )
+                record = await run_condition(target, condition, load, block=block)
                 after = sample_noise()
                 outcome = replace(
                     _outcome_of(record, condition),
@@ -158,10 +167,22 @@ class ExperimentRunner:
         self.results.add(outcome)
         self._folder.keep(outcome)
 
+    def _load_for(self, name: str, target: Target, condition: Condition, block: int) -> list[TimedRequest]:
+        """The block's requests.
 
-async def run_condition(target: Target, condition: Condition, *, seed: int, block: int) -> RunRecord:
-    """One run, with nothing cached before it. Raises TargetError."""
-    load = condition.load(seed)
+        A block's conditions share seeds, and a run may be repeated: a target that cannot forget its prefix
+        cache gets other beginnings each time, or it would know the prompts.
+        """
+        self._num_runs[name] += 1
+        by = 0 if Ability.CACHE_RESET in target.abilities else self._num_runs[name]
+        load = condition.load(self._setup.seed * 1000 + block)
+        return turned(load, by, self._setup.vocabulary)
+
+
+async def run_condition(
+    target: Target, condition: Condition, load: Sequence[TimedRequest], *, block: int
+) -> RunRecord:
+    """One run, with nothing cached before it where the target can forget. Raises TargetError."""
     await target.reset()
     await target.take_steps()
     before = await target.stats()
@@ -204,7 +225,8 @@ def _outcome_of(record: RunRecord, condition: Condition) -> RunOutcome:
         stats=dict(record.stats),
         errors=errors,
         # Under other policies requests are held back on purpose.
-        is_client_bound=condition.policy == OPEN_LOOP and is_client_bound(times),
+        is_client_bound=condition.policy == OPEN_LOOP
+        and is_client_bound([one.send_lag_ms for one in times], [one.ttft_ms for one in times]),
     )
 
 
@@ -246,7 +268,8 @@ class _TargetPool:
         variants = [other for other in self._live if other[1] != repr([])]
         if overrides and len(variants) >= self._setup.extent.num_live_variants:
             await self._live.pop(variants[0]).stop()
-        if name != self._first and self._first not in self.descriptions and self._first not in self.failures:
+        is_unchecked = name != self._first and name not in self.conformance
+        if is_unchecked and self._reference is None and self._first not in self.failures:
             try:
                 await self.get(self._first, {})
             except (TargetError, OctavoError) as error:

@@ -13,12 +13,14 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from octavo.bench.experiments.measures import METRICS
 from octavo.bench.experiments.results import Results, RunOutcome
+from octavo.bench.targets.target import TargetDescription
 from octavo.errors import ConfigError
 
 
@@ -84,6 +86,29 @@ class ResultsFolder:
             return None
         numbers: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return numbers
+
+    def keep_targets(
+        self, descriptions: Mapping[str, TargetDescription], conformance: Mapping[str, Any]
+    ) -> None:
+        """What is known of the targets that were started: a resumed run may not need to start them again."""
+        kept = {"descriptions": {name: asdict(one) for name, one in descriptions.items()}}
+        _write(self.path / "runs" / "targets.json", json.dumps(kept | {"conformance": dict(conformance)}))
+
+    def load_targets(self) -> tuple[dict[str, TargetDescription], dict[str, Any]]:
+        """Descriptions and conformance of the targets that earlier runs started.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = self.path / "runs" / "targets.json"
+        if not path.exists():
+            return {}, {}
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+            descriptions = {name: TargetDescription(**one) for name, one in kept["descriptions"].items()}
+            return descriptions, dict(kept["conformance"])
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ConfigError(f"{path}: it is damaged; remove it and go on with --resume") from None
 
     def write_results(self, document: dict[str, Any], results: Results) -> None:
         """Everything but report and figures."""

@@ -48,7 +48,7 @@ async def run_load(
     await target.take_steps()
     started_ns = time.monotonic_ns() + _LEAD_NS
     records = [
-        _new_record(request, started_ns + round(due * 1e9))
+        new_record(request, started_ns + round(due * 1e9))
         for request, due in zip(requests, due_seconds, strict=True)
     ]
 
@@ -57,7 +57,7 @@ async def run_load(
         if wait_seconds > 0:
             await asyncio.sleep(wait_seconds)
         async with room:
-            await _send(target, request, record, timeout_seconds)
+            await send(target, request, record, timeout_seconds=timeout_seconds)
         if on_end is not None:
             on_end()
 
@@ -77,7 +77,7 @@ async def run_batch(
     ended_ns = time.monotonic_ns()
     records = []
     for request, its_chunks in zip(requests, chunks, strict=True):
-        record = _new_record(request, started_ns)
+        record = new_record(request, started_ns)
         record.sent_ns = started_ns
         for chunk in its_chunks:
             _note(record, chunk)
@@ -86,7 +86,8 @@ async def run_batch(
     return await _finish(target, workload, block, (started_ns, ended_ns), records, before)
 
 
-def _new_record(request: BenchRequest, scheduled_ns: int) -> RequestRecord:
+def new_record(request: BenchRequest, scheduled_ns: int) -> RequestRecord:
+    """Of a request that has not been sent; all of its samples or beams count."""
     return RequestRecord(
         request_id=request.request_id,
         num_prompt_tokens=len(request.prompt_token_ids),
@@ -101,17 +102,27 @@ def _note(record: RequestRecord, chunk: Chunk) -> None:
         record.chunk_tokens.append(chunk.num_tokens)
 
 
-async def _send(target: Target, request: BenchRequest, record: RequestRecord, timeout_seconds: float) -> None:
+async def send(
+    target: Target,
+    request: BenchRequest,
+    record: RequestRecord,
+    *,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    on_tokens: Callable[[int], None] | None = None,
+) -> None:
+    """One request, now, and into its record; `on_tokens` hears of each chunk's tokens as it comes."""
     record.sent_ns = time.monotonic_ns()
     try:
         async with asyncio.timeout(timeout_seconds):
             async for chunk in target.generate(request):
                 _note(record, chunk)
+                if on_tokens is not None and chunk.num_tokens:
+                    on_tokens(chunk.num_tokens)
     except TimeoutError:
         record.error = f"not done after {timeout_seconds:g} s"
     except TargetError as error:
         record.error = str(error)
-    record.end_ns = time.monotonic_ns()
+    record.end_ns = record.chunk_ns[-1] if record.chunk_ns else time.monotonic_ns()
 
 
 async def _finish(

@@ -112,7 +112,9 @@ def measure_run(run: RunRecord, limits: Sequence[Limit] = ()) -> dict[str, Any]:
         "tok_out_steady_s": steady_rate(whole),
         "req_s": len(whole) / seconds,
         "goodput_req_s": sum(_is_good(one, limits) for one in by_request) / seconds if limits else None,
-        "is_client_bound": is_client_bound(by_request),
+        "is_client_bound": is_client_bound(
+            [one["send_lag_ms"] for one in by_request], [one["ttft_ms"] for one in by_request]
+        ),
         "tokens_per_chunk": num_output / sum(len(one.chunk_ns) for one in whole),
     }
     return numbers | {name: describe(values).as_json() for name, values in _pools(whole, by_request).items()}
@@ -141,10 +143,11 @@ def steady_rate(records: Sequence[RequestRecord]) -> float | None:
     return inside / (last_ns - first_ns) * 1e9
 
 
-def is_client_bound(by_request: Sequence[Mapping[str, float]]) -> bool:
+def is_client_bound(send_lags_ms: Sequence[float], ttfts_ms: Sequence[float]) -> bool:
     """Whether the client sent so late that it measured itself."""
-    lag_ms = quantile([one["send_lag_ms"] for one in by_request], 0.99)
-    return lag_ms > LARGEST_LAG_SHARE * quantile([one["ttft_ms"] for one in by_request], 0.5)
+    if not send_lags_ms:
+        return False
+    return quantile(send_lags_ms, 0.99) > LARGEST_LAG_SHARE * quantile(ttfts_ms, 0.5)
 
 
 def _pools(

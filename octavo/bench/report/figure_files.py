@@ -8,6 +8,7 @@ from typing import Any
 from octavo.bench.report.charts.bars import draw_bars, draw_stacked
 from octavo.bench.report.charts.curves import draw_ecdf, draw_lines
 from octavo.bench.report.charts.over_time import draw_area, draw_gantt, draw_heat_map
+from octavo.bench.report.charts.points import draw_points
 from octavo.bench.report.charts.ratios import draw_forest, draw_tornado
 from octavo.bench.report.style import figure_style
 
@@ -16,6 +17,7 @@ CHARTS: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "stacked": draw_stacked,
     "ecdf": draw_ecdf,
     "lines": draw_lines,
+    "points": draw_points,
     "area": draw_area,
     "gantt": draw_gantt,
     "heat-map": draw_heat_map,
@@ -23,7 +25,7 @@ CHARTS: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "tornado": draw_tornado,
 }
 # What of a panel holds its data: without any there is nothing to draw.
-_DATA = ("series", "rows", "curves", "x", "bars", "grid")
+_DATA = ("series", "rows", "curves", "places", "x", "bars", "grid")
 
 
 def is_drawable(panel: Mapping[str, Any]) -> bool:

@@ -38,15 +38,29 @@ _PLAIN = {
 
 def colour(name: str) -> str:
     """A colour's CSS: "target:octavo", "series:2", "block:used", "category:states", "paper"."""
+    return f"var(--{_variable(name)})"
+
+
+def print_colour(name: str) -> str:
+    """A colour on white paper, as "#rrggbb"."""
+    variable = _variable(name)
+    return _PLAIN["light"].get(variable) or _LIGHT[int(variable[1:])]
+
+
+def _variable(name: str) -> str:
     kind, _, rest = name.partition(":")
-    if kind == "target":
-        index = _TARGETS.get(rest, zlib.crc32(rest.encode()) % len(_LIGHT))
-        return f"var(--s{index})"
-    if kind == "series":
-        return f"var(--s{int(rest) % len(_LIGHT)})"
-    if kind in ("block", "category"):
-        return f"var(--{(_BLOCKS if kind == 'block' else _CATEGORIES)[rest]})"
-    return "var(--dim)"
+    match kind:
+        case "target":
+            return f"s{_TARGETS.get(rest, zlib.crc32(rest.encode()) % len(_LIGHT))}"
+        case "series":
+            return f"s{int(rest) % len(_LIGHT)}"
+        case "block":
+            return _BLOCKS[rest]
+        case "category":
+            return _CATEGORIES[rest]
+        case "verdict":
+            return rest
+    return "dim"
 
 
 def css_variables(theme: str) -> str:

@@ -44,10 +44,16 @@ def linear_scale(high: float, start: float, end: float, *, low: float = 0.0) -> 
     return Scale(low, low + step * math.ceil((high - low) / step - 1e-9), start, end)
 
 
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether these numbers need a logarithmic axis."""
+    positive = [value for value in values if value > 0]
+    return bool(positive) and max(positive) > _LOG_FROM * min(positive)
+
+
 def latency_scale(values: Sequence[float], start: float, end: float) -> Scale:
     """From zero, or logarithmic where the values span more than a factor of 30."""
-    positive = [value for value in values if value > 0]
-    if positive and max(positive) > _LOG_FROM * min(positive):
+    if is_wide(values):
+        positive = [value for value in values if value > 0]
         return log_scale(min(positive), max(positive), start, end)
     return linear_scale(max(values, default=1.0), start, end)
 

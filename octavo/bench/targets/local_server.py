@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from octavo.bench.targets.target import (
     TargetError,
     TargetStep,
 )
+from octavo.bench.targets.tied import tied
 from octavo.config import child_environment
 from octavo.observability.process import peak_rss_bytes, signal_family
 
@@ -82,17 +84,16 @@ class LocalServer:
     async def start(self) -> TargetDescription:
         port = _free_port()
         argv = list(self._command.make_argv(port))
+        if shutil.which(argv[0]) is None:
+            raise TargetError(f"{self._name}: {argv[0]} cannot be started: there is no such program")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the server)
-        try:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                env=child_environment(self._command.environment),
-            )
-        except OSError as error:
-            raise TargetError(f"{self._name}: {argv[0]} cannot be started: {error.strerror}") from None
+        self._process = subprocess.Popen(
+            tied(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=child_environment(self._command.environment),
+        )
         url = f"http://127.0.0.1:{port}"
         await self._wait_ready(url, self._process)
         self._client = OpenAiUrl(

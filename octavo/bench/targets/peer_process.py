@@ -25,6 +25,7 @@ from octavo.bench.targets.target import (
     TargetError,
     TargetStep,
 )
+from octavo.bench.targets.tied import tied
 from octavo.config import child_environment
 from octavo.observability.process import peak_rss_bytes, signal_family
 
@@ -79,10 +80,14 @@ class PeerProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         program = self._program
         self._process = await asyncio.create_subprocess_exec(
-            str(program.python),
-            str(_WORKERS / "peer_worker.py"),
-            program.module,
-            msgspec.json.encode(program.options).decode(),
+            *tied(
+                [
+                    str(program.python),
+                    str(_WORKERS / "peer_worker.py"),
+                    program.module,
+                    msgspec.json.encode(program.options).decode(),
+                ]
+            ),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from octavo.bench.experiments.measures import is_client_bound, measure_run, time_requests
+from octavo.bench.experiments.measures import measure_run, time_requests
 from octavo.bench.targets.target import RequestRecord, RunRecord, TargetStep
 
 MS = 1_000_000
@@ -54,11 +54,6 @@ def test_what_failed_or_is_too_short_counts_for_nothing():
     broken, short = record("b", 0, 100, 5, error="it broke"), record("c", 0, 100, 4, wanted=5)
     assert measure_run(run_of(whole, broken, short))["tok_out_s"] == measure_run(run_of(whole))["tok_out_s"]
     assert measure_run(run_of(broken)) == {}
-
-
-def test_a_client_that_sends_late_is_found_out():
-    assert not is_client_bound(time_requests(run_of(record("a", 0, 100, 2, lag_ms=4))))
-    assert is_client_bound(time_requests(run_of(record("a", 0, 100, 2, lag_ms=6))))
 
 
 def test_a_long_ramp_is_no_part_of_the_steady_rate():

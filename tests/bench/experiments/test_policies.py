@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from octavo.bench.experiments.experiment import OPEN_LOOP, TimedRequest
-from octavo.bench.experiments.measures import is_whole
 from octavo.bench.experiments.policies import ONE_BY_ONE, STATIC_GLOBAL, STATIC_OWN, TGI_LIKE, drive
+from octavo.bench.load.metrics import is_whole
 from octavo.bench.targets.octavo_in_process import OctavoInProcess
 from octavo.bench.targets.target import BenchRequest
 

@@ -94,11 +94,11 @@ def test_a_target_that_breaks_midway_ends_alone(model, tmp_path, monkeypatch):
     whole = runner.run_condition
     runs = []
 
-    async def break_second(target, condition, **more):
+    async def break_second(target, condition, load, **more):
         runs.append(target.name)
         if target.name == "other" and runs.count("other") == 2:
             raise TargetError("other: it broke")
-        return await whole(target, condition, **more)
+        return await whole(target, condition, load, **more)
 
     monkeypatch.setattr(runner, "run_condition", break_second)
     assert run(model, tmp_path, "single-user", "--target", "octavo", "--target", "other:octavo") == 0

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from octavo.bench.load.metrics import Limit, measure_run, parse_limits, pools, request_metrics
+from octavo.bench.load.metrics import (
+    Limit,
+    is_client_bound,
+    measure_run,
+    parse_limits,
+    pools,
+    request_metrics,
+)
 from octavo.bench.load.works import Work, WorkKind, rate_of
 from octavo.bench.targets.target import RequestRecord, RunRecord, TargetError
 from octavo.errors import ConfigError
@@ -99,3 +106,9 @@ def test_decoding_counts_while_all_decode():
         rate_of(work, run_of(record(0, 10), record(20, 30)))
     with pytest.raises(TargetError, match="2 tokens came where 3"):
         rate_of(work, run_of(record(0, 10, wanted=3)))
+
+
+def test_a_client_that_sends_late_is_found_out():
+    assert not is_client_bound([0.0, 4.0], [100.0, 100.0])
+    assert is_client_bound([0.0, 6.0], [100.0, 100.0])
+    assert not is_client_bound([], [])

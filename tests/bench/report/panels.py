@@ -63,6 +63,15 @@ def _lines(draw: random.Random, names: list[str]) -> dict[str, Any]:
     return {"curves": curves, "knees": knees, "limit": limit} | axes
 
 
+def _points(draw: random.Random, names: list[str]) -> dict[str, Any]:
+    places = [
+        {"label": name, "colour": f"series:{index}", "x": draw.uniform(5, 80), "y": draw.uniform(30, 700)}
+        | {"note": "" if index % 3 else "0.7"}
+        for index, name in enumerate(names[:8])
+    ]
+    return {"places": places, "x_axis": "time per token [ms]", "y_axis": "output tokens [tok/s]"}
+
+
 def _area(draw: random.Random, names: list[str]) -> dict[str, Any]:
     count = len(names) * 5
     layers = [
@@ -120,6 +129,7 @@ _MAKERS = {
     "stacked": _stacked,
     "ecdf": _ecdf,
     "lines": _lines,
+    "points": _points,
     "area": _area,
     "gantt": _gantt,
     "heat-map": _heat_map,

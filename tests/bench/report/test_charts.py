@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from octavo.bench.report.charts.points import frontier
 from octavo.bench.report.figure_files import CHARTS, draw_panel
 from octavo.bench.report.svg import text_width
 from tests.bench.report.panels import make_panel
@@ -43,7 +44,7 @@ def test_no_number_is_missing_or_undefined(kind, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_labels_of_curves_do_not_touch_each_other(size):
     size = min(size, 8)
-    for kind in ("ecdf", "lines"):
+    for kind in ("ecdf", "lines", "points"):
         root = ElementTree.fromstring(draw_panel(make_panel(kind, size)))
         side = [one for one in root.iter(f"{SVG}text") if float(one.attrib["x"]) > 670]
         heights = sorted(float(one.attrib["y"]) for one in side)
@@ -84,3 +85,8 @@ def test_a_target_has_the_same_colour_whoever_stands_beside_it():
             one for one in drawn.iter(f"{SVG}rect") if one.attrib.get("data-tip", "").startswith("octavo:")
         ]
         assert [one.attrib["style"] for one in ours] == ["fill:var(--s0)"]
+
+
+def test_the_frontier_is_what_nothing_beats_in_both_numbers():
+    points = [{"x": x, "y": y} for x, y in ((5, 100), (4, 90), (6, 100), (7, 300), (4, 80), (9, 250))]
+    assert [(one["x"], one["y"]) for one in frontier(points)] == [(4, 90), (5, 100), (7, 300)]
