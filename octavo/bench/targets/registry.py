@@ -5,6 +5,7 @@ Owns the names; loads no engine.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from octavo.checkpoint.source import SourceKind
 from octavo.config import peers_folder
 from octavo.errors import ConfigError
 
+_LONGEST_CONTEXT = 4096  # tokens, of engines that set room aside for it
 _STEPPED = frozenset({Ability.STREAM, Ability.TOKEN_IDS, Ability.IGNORE_EOS, Ability.CONTINUOUS})
 
 
@@ -145,7 +147,8 @@ def _transformers_continuous(name: TargetName, settings: TargetSettings) -> Targ
 
 def _vllm(name: TargetName, settings: TargetSettings) -> Target:
     options = _float_options(name, settings)
-    options["max_model_len"] = settings.config.model.max_model_len or 4096
+    wanted = settings.config.model.max_model_len or _LONGEST_CONTEXT
+    options["max_model_len"] = min(wanted, _longest_context(options["model"]))
     options["enforce_eager"] = False  # true spares its compilation, minutes on two cores
     options = _change(name, options)
     whole_gib = max(1, options["kv_bytes"] >> 30)
@@ -164,6 +167,12 @@ def _vllm(name: TargetName, settings: TargetSettings) -> Target:
             "HF_HUB_OFFLINE": "1",
         },
     )
+
+
+def _longest_context(folder: str) -> int:
+    """Of a Hugging Face folder's model; vLLM refuses to be asked for more."""
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or _LONGEST_CONTEXT)
 
 
 def _float_options(name: TargetName, settings: TargetSettings) -> dict[str, Any]:
