@@ -25,6 +25,11 @@ def peak_rss_bytes(process_id: int) -> int:
     return sum(_peak_of_one(member) for member in process_family(process_id))
 
 
+def own_peak_rss_bytes() -> int:
+    """Resident memory of this process alone, at its peak."""
+    return _peak_of_one(os.getpid())
+
+
 def process_family(process_id: int) -> set[int]:
     """The process and its living descendants."""
     children: dict[int, list[int]] = {}

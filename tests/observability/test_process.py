@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from octavo.observability.process import peak_rss_bytes, seconds_since_process_start
+from octavo.observability.process import own_peak_rss_bytes, peak_rss_bytes, seconds_since_process_start
 
 
 def test_age_is_that_of_the_process():
@@ -27,4 +27,5 @@ def test_memory_counts_children_and_remembers_the_peak():
         assert psutil.Process(child.pid).memory_info().rss < 40_000_000
         assert peak_rss_bytes(child.pid) > 50_000_000
         assert peak_rss_bytes(os.getpid()) > alone + 50_000_000
+        assert own_peak_rss_bytes() < alone + 20_000_000
         child.stdin.close()

@@ -19,7 +19,7 @@ from octavo.bench.targets.target import (
 from octavo.build import EngineFacts, build_engine, build_text
 from octavo.config import EngineConfig
 from octavo.errors import OctavoError
-from octavo.observability.process import peak_rss_bytes
+from octavo.observability.process import own_peak_rss_bytes
 from octavo.version import __version__
 
 # Requests are never turned away: a benchmark measures the queue, too.
@@ -104,7 +104,7 @@ class OctavoInProcess:
         return chunks
 
     async def stats(self) -> Mapping[str, float]:
-        return {**self._live_thread().counts(), "peak_rss_bytes": float(peak_rss_bytes(os.getpid()))}
+        return {**self._live_thread().counts(), "peak_rss_bytes": float(own_peak_rss_bytes())}
 
     async def take_steps(self) -> Sequence[TargetStep]:
         return self._live_thread().take_steps()
