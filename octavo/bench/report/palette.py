@@ -17,7 +17,7 @@ _TARGETS = {
     "transformers-continuous": 4,
     "llama-cpp": 2,
     "llama-server": 6,
-    "openvino-genai": 3,
+    "openvino": 3,
     "vllm": 7,
 }
 # Name of a block's state or of a share of the KV memory -> index of its colour, or a grey of its own.
