@@ -92,7 +92,8 @@ class ExperimentRunner:
         self._folder.load(self.results)
         descriptions, conformance = self._folder.load_targets()
         self.descriptions.update(descriptions)
-        self.conformance.update(conformance)
+        # What failed is tried again, and must pass before it is measured.
+        self.conformance.update({name: one for name, one in conformance.items() if one["failure"] is None})
         calculated = self._folder.load_calculated()
         if calculated is None:
             calculated = self._experiment.calculate(self._setup)

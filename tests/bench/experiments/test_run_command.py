@@ -82,6 +82,25 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(model, tmp_path, monkeypatc
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
 
 
+def test_a_resumed_run_knows_its_targets_and_checks_again_what_failed(model, tmp_path):
+    words = ("--target", "octavo", "--target", "other:octavo")
+    assert run(model, tmp_path, "single-user", *words) == 0
+    before = json.loads((tmp_path / "results.json").read_text())
+    assert run(model, tmp_path, "single-user", *words, "--resume") == 0  # nothing to run, nothing started
+    after = json.loads((tmp_path / "results.json").read_text())
+    assert [after[name] for name in ("targets", "conformance", "measures")] == [
+        before[name] for name in ("targets", "conformance", "measures")
+    ]
+    path = tmp_path / "runs" / "targets.json"
+    kept = json.loads(path.read_text())
+    kept["conformance"]["other"] |= {"failure": "it did other work", "agreement": 0.0}
+    path.write_text(json.dumps(kept))
+    next(one for one in (tmp_path / "runs").glob("block*") if '"other"' in one.read_text()).unlink()
+    assert run(model, tmp_path, "single-user", *words, "--resume") == 0
+    checked = json.loads((tmp_path / "results.json").read_text())["conformance"]["other"]
+    assert checked["failure"] is None and checked["agreement"] == 1.0
+
+
 def test_a_target_that_does_not_start_is_reported_and_the_rest_goes_on(model, tmp_path, capsys):
     assert run(model, tmp_path, "single-user", "--target", "octavo", "--target", "llama-cpp") == 0
     document = json.loads((tmp_path / "results.json").read_text())
